@@ -1,0 +1,184 @@
+"""What passes between the parts: Draft, Outcome, Claim, Finding, Verdict. All frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distributions.law import Law
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A drafted block, never without the law it was drawn from.
+
+    ``value`` (rows, N, *event); ``law`` with batch (rows, N); ``parent`` (N,): -1, 0, 1, ... for a chain, all -1 for
+    siblings, anything for a tree.
+    """
+
+    value: Tensor
+    law: Law
+    parent: Tensor
+
+    @staticmethod
+    def chain(value: Tensor, law: Law) -> Draft:
+        return Draft(value, law, torch.arange(value.shape[1]) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a verifier made of a draft.
+
+    ``value`` (rows, N + 1, *event): the emitted tokens, of which the first ``length`` (rows,) count, 1 <= length <=
+    N + 1. ``kept`` (rows, N): which drafted nodes were accepted. ``log_accept`` (rows, N): the log-probability with
+    which each node was accepted given that it was examined. ``carry``: the draft of the next round, for Jacobi decoding.
+    """
+
+    value: Tensor
+    length: Tensor
+    kept: Tensor
+    log_accept: Tensor
+    carry: Draft | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a verifier says of itself: ``exact`` or not, at which ``level`` (``round`` or ``sequence``), what it
+    ``needs`` of the draft (``sampled``: drawn from its law, ``any``: any source) and on which ``laws``, its
+    ``reference``; for a lossy one, how it is lossy.
+    """
+
+    exact: bool
+    reference: str
+    level: str = "round"
+    needs: str = "sampled"
+    laws: str = "any"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CheckClaim:
+    """What a check says of itself: its ``level`` (``exact``: false alarms bounded at every n; ``asymptotic``) and
+    what it has power ``against``.
+    """
+
+    level: str
+    against: str
+    blind_to: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's answer on one verifier and scenario. ``p_value`` is None where equality was decided exactly.
+
+    ``bound``: a certified upper bound on ``metric`` at ``confidence``, where the check has one; ``smallest``: the
+    smallest defect, in ``metric``, that the check would see nine times in ten.
+    """
+
+    verifier: str
+    scenario: str
+    check: str
+    statistic: float
+    p_value: float | None
+    alpha: float
+    n: int
+    seed: int
+    note: str = ""
+    metric: str = ""
+    bound: float | None = None
+    smallest: float | None = None
+
+    @property
+    def rejects(self) -> bool:
+        return self.p_value is not None and self.p_value <= self.alpha
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """The smallest problem found on which the law is wrong: its ``bias``, a paste-able ``snippet`` that shows it, the
+    ``where`` of the first departure, and the laws found and wanted, token by token.
+    """
+
+    bias: float
+    snippet: str
+    where: str = ""
+    sizes: dict[str, int] = field(default_factory=dict)
+    found: dict[str, float] = field(default_factory=dict)
+    wanted: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer on one function.
+
+    ``status``: ``lossless``, ``lossy`` or ``inconclusive``. ``bias_lower`` and ``bias_upper`` bound the distance from
+    the target's law in ``metric`` at ``confidence``; they are equal, with confidence 1, when ``evidence`` is
+    ``exact``. ``acceptance`` and ``overlap``: probability that the first emitted token is the drafted one, and the most
+    that a lossless rule may reach, both averaged over the problems. ``needs``: what would decide an inconclusive case.
+    ``scope``: the sizes, dtypes and problems that the verdict speaks of. ``notes``: what a reader must know besides.
+    """
+
+    status: str
+    bias_lower: float
+    bias_upper: float
+    metric: str
+    evidence: str
+    confidence: float
+    acceptance: float | None = None
+    overlap: float | None = None
+    counterexample: Counterexample | None = None
+    diagnosis: str = ""
+    needs: str = ""
+    findings: tuple[Finding, ...] = ()
+    subject: str = ""
+    scope: str = ""
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def lossless(self) -> bool:
+        return self.status == "lossless"
+
+    def to_json(self, **options: Any) -> str:
+        """The verdict as one JSON object; non-finite numbers become null."""
+        return json.dumps(_finite(dataclasses.asdict(self)), **options)
+
+    def headline(self) -> str:
+        """The verdict in one line."""
+        if self.evidence == "exact":
+            size = f"bias {self.bias_upper:.3g} ({self.metric})"
+        else:
+            size = f"{self.bias_lower:.3g} <= bias <= {self.bias_upper:.3g} ({self.metric}, confidence {self.confidence:.7g})"
+        return f"{self.status} [{self.evidence}] {self.subject or 'function'}: {size}"
+
+    def __str__(self) -> str:
+        lines = [self.headline()]
+        if self.acceptance is not None and self.overlap is not None:
+            lines.append(f"  acceptance {self.acceptance:.4f}, at most {self.overlap:.4f} for a lossless rule")
+        if self.counterexample is not None:
+            case = self.counterexample
+            lines.append(f"  smallest counterexample, bias {case.bias:.6g}" + (f": {case.where}" if case.where else ""))
+            lines += ["    " + line for line in case.snippet.splitlines()]
+        if self.diagnosis:
+            lines.append(f"  looks like: {self.diagnosis}")
+        if self.needs:
+            lines.append(f"  to decide: {self.needs}")
+        if self.scope:
+            lines.append(f"  scope: {self.scope}")
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0.0 else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
