@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +41,7 @@ class Categorical:
         return tape.categorical(site, self.probs)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        shape = torch.broadcast_shapes(self.batch_shape, value.shape)
+        shape = np.broadcast_shapes(self.batch_shape, value.shape)
         probs = self.probs.expand(*shape, self.probs.shape[-1])
         return probs.gather(-1, value.expand(shape).unsqueeze(-1)).squeeze(-1).log()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from distributions.tape import Tape
+
+Kind = TypeVar("Kind")
 
 
 @runtime_checkable
@@ -52,18 +54,63 @@ def no_overlap(first: object, second: object) -> TypeError:
 def at(parameter: Tensor, index: Any, event_dims: int) -> Tensor:
     """``parameter[index]`` where ``index`` addresses the batch axes and the last ``event_dims`` axes are kept whole."""
     index = index if isinstance(index, tuple) else (index,)
-    return parameter[(*index, ..., *(slice(None),) * event_dims)] if Ellipsis not in map(_plain, index) else parameter[
-        (*index, *(slice(None),) * event_dims)
-    ]
+    if not any(item is Ellipsis for item in index):
+        index = (*index, ...)
+    return parameter[(*index, *(slice(None),) * event_dims)]
 
 
-def _plain(item: Any) -> Any:
-    return None if isinstance(item, Tensor) else item
+def trusted(kind: type[Kind], **fields: Any) -> Kind:
+    """A law made of parts of a valid one: nothing is checked again, and no bit changes."""
+    law = object.__new__(kind)
+    for name, value in fields.items():
+        object.__setattr__(law, name, value)
+    return law
+
+
+def event_of(law: Law, value: Tensor) -> Tensor:
+    """``value`` in float64; raises ValueError unless it ends in the event shape, which broadcasting would hide."""
+    shape = tuple(value.shape[value.dim() - len(law.event_shape) :])
+    if shape != law.event_shape:
+        raise ValueError(f"value {tuple(value.shape)} must end in the event shape {law.event_shape} of the law")
+    return value.double()
 
 
 def from_torch(distribution: torch.distributions.Distribution) -> Law:
-    """The law of a torch.distributions object: Categorical, Normal, MultivariateNormal, Independent(Normal) and
-    MixtureSameFamily of these. A Normal of batch shape () becomes a one-dimensional law with event shape (1,) only
-    through Independent; raises TypeError, naming the object, for any other family.
+    """The law of a torch.distributions object: Categorical, Normal, MultivariateNormal, Independent(Normal, 1) and
+    MixtureSameFamily of these, with the same batch shape.
+
+    The laws here have an event axis, so a Normal, whose event shape is (), becomes a Gaussian of event shape (1,):
+    its values carry a last axis of one. A mixture of categoricals becomes their mean, a Categorical. Raises TypeError,
+    naming the class, for any other family.
     """
-    raise NotImplementedError
+    from distributions.categorical import Categorical  # the laws import this file
+    from distributions.gaussian import FullGaussian, Gaussian
+    from distributions.mixture import Mixture
+
+    kinds = torch.distributions
+    if isinstance(distribution, kinds.Categorical):
+        return Categorical(distribution.probs)
+    if isinstance(distribution, kinds.Normal):
+        return Gaussian(distribution.loc.unsqueeze(-1), distribution.scale.unsqueeze(-1))
+    if isinstance(distribution, kinds.MultivariateNormal):
+        return FullGaussian(distribution.loc, distribution.scale_tril)
+    name = type(distribution).__name__
+    if isinstance(distribution, kinds.Independent):
+        base = distribution.base_dist
+        if distribution.reinterpreted_batch_ndims == 0:
+            return from_torch(base)
+        if isinstance(base, kinds.Normal) and distribution.reinterpreted_batch_ndims == 1:
+            return Gaussian(base.loc, base.scale)
+        name = f"Independent({type(base).__name__}, {distribution.reinterpreted_batch_ndims})"
+    if isinstance(distribution, kinds.MixtureSameFamily):
+        weights = distribution.mixture_distribution.probs
+        parts = from_torch(distribution.component_distribution)
+        if isinstance(parts, Categorical):
+            return Categorical((weights.double().unsqueeze(-1) * parts.probs).sum(-2))
+        if isinstance(parts, (Gaussian, FullGaussian)):
+            return Mixture(weights, parts)
+        name = f"MixtureSameFamily of {type(parts).__name__}"
+    raise TypeError(
+        f"no law for {name}; give a Categorical, Normal, MultivariateNormal, Independent(Normal, 1) or a "
+        "MixtureSameFamily of these"
+    )

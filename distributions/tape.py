@@ -1,7 +1,8 @@
 """The tape: the only source of randomness, so that one program is sampled, replayed, coupled or enumerated.
 
-Every draw names its *site*. A tape is restricted to some rows of the batch with ``tape[rows]``; a loop that redraws only
-its unfinished rows passes that restriction on, so that a tape which keeps a history per row knows whose draw it is.
+Every draw names its *site*. A tape is restricted to some rows of the batch with ``tape[rows]``; a loop that redraws
+only its unfinished rows passes that restriction on, so that a tape which keeps a history per row knows whose draw it
+is.
 """
 
 from __future__ import annotations
@@ -169,6 +170,10 @@ class EnumerationExploded(RuntimeError):
     """An enumeration passed its limit of leaves; the message names the site that branched most."""
 
 
+class RowsDependent(RuntimeError):
+    """A run met another draw where its history was made: what one row does depends on the rest of its batch."""
+
+
 @dataclass(eq=False)
 class EnumerationTape:
     """One leaf of the tree of draws in every row: coins and categoricals branch, each row on its own history.
@@ -228,10 +233,12 @@ class EnumerationTape:
         probs = probs.double()
         total = probs.sum(-1, keepdim=True)
         if not bool(((total > 0) & torch.isfinite(total)).all()) or bool((probs < 0).any()):
-            raise ValueError(f"site {site!r}: probabilities must be non-negative with a positive finite sum in every row")
-        probs = (probs / total).reshape(len(rows), -1, probs.shape[-1])
-        columns = [self._decide(site, probs[:, j], rows) for j in range(probs.shape[1])]
+            raise ValueError(
+                f"site {site!r}: probabilities must be non-negative with a positive finite sum in every row"
+            )
         shape = total.shape[:-1]
+        probs = (probs / total).reshape(len(rows), shape[1:].numel(), probs.shape[-1])
+        columns = [self._decide(site, probs[:, j], rows) for j in range(probs.shape[1])]
         return torch.stack(columns, -1).reshape(shape) if columns else torch.zeros(shape, dtype=torch.long)
 
     def _decide(self, site: str, probs: Tensor, rows: Tensor) -> Tensor:
@@ -242,6 +249,13 @@ class EnumerationTape:
         depth, known = self._depth[rows], self._known[rows]
         past = open_ & (depth < known)
         answer[past] = self._path[rows[past], depth[past]]
+        size = probs.shape[-1]
+        taken = probs.gather(-1, answer.clamp(max=size - 1).unsqueeze(-1)).squeeze(-1)
+        if bool(((answer >= size) | (taken <= 0)).any()):
+            raise RowsDependent(
+                f"site {site!r} no longer has the answer it had: the draws of a row depend on the other rows of its "
+                "batch, or on something that is not on the tape"
+            )
         fresh = open_ & (depth >= known)
         if bool(fresh.any()):
             answer[fresh] = torch.multinomial(probs[fresh], 1, generator=self._guide).squeeze(-1)
@@ -262,7 +276,8 @@ class EnumerationTape:
         row, value = torch.nonzero(other & ~small, as_tuple=True)
         paths = self._path[rows[row]]
         paths[torch.arange(len(row)), depth[row]] = value
-        self.siblings.append((rows[row], paths))
+        if len(row):
+            self.siblings.append((rows[row], paths))
         self.branches[site] = self.branches.get(site, 0) + len(row)
         self._path[rows, depth] = taken
 
@@ -319,7 +334,7 @@ def enumerate_tape(
         pending = [(index[chunk:], paths[chunk:])] if len(index) > chunk else []
         index, paths = index[:chunk], paths[:chunk]
         leaves += len(index)
-        if leaves > max_leaves:
+        if leaves + sum(len(which) for which, _ in pending) > max_leaves:  # every one pending is a leaf to come
             site = max(branches, key=lambda name: branches[name], default="?")
             raise EnumerationExploded(
                 f"more than {max_leaves} leaves; site {site!r} branched most: use a smaller vocabulary, a shorter "

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from verify.records import Verdict
+if TYPE_CHECKING:
+    from verify.records import Verdict
 
 __version__ = "0.1.0"
 __all__ = ["Verdict", "assert_lossless", "check_decoder", "check_verifier"]
 
 
 def __getattr__(name: str) -> Any:
-    # The judge imports torch and the enumeration engine; `specproof --help` must not wait for them.
+    # Both modules import torch; `specproof --help` and every pytest run that loads the plugin must not wait for it.
+    if name == "Verdict":
+        from verify.records import Verdict
+
+        return Verdict
     if name in {"assert_lossless", "check_decoder", "check_verifier"}:
         from verify import judge
 

@@ -1,0 +1,181 @@
+"""Decoding: one round as a pure step, and the loop that repeats it until every row is long enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distributions.model import Model
+from distributions.tape import Tape
+from verify.records import Draft, Outcome
+from verify.verifier import Verifier
+
+
+def parents(verifier: Verifier, nodes: int) -> Tensor:
+    """The shape of draft a verifier reads: its own ``parent(nodes)`` where it has one, else a chain -1, 0, 1, ..."""
+    own = getattr(verifier, "parent", None)
+    return torch.arange(nodes) - 1 if own is None else own(nodes)
+
+
+def depths(parent: Tensor) -> Tensor:
+    """The depth (N,) of every node, 0 at the root's children. Raises ValueError where a parent follows its child."""
+    depth: list[int] = []
+    for node, above in enumerate(parent.tolist()):
+        if not -1 <= above < node:
+            raise ValueError(f"node {node} has parent {above}; a parent is -1 or an earlier node")
+        depth.append(0 if above < 0 else depth[above] + 1)
+    return torch.tensor(depth)
+
+
+def propose(drafter: Model[Any], state: Any, parent: Tensor, tape: Tape) -> Draft:
+    """A draft of the given shape, each depth drawn at once from the drafter's law after its parents.
+
+    The recorded law is one parallel evaluation of the drafter on its own draft; nodes not yet drawn are zeros, on which
+    no drawn node depends.
+    """
+    depth = depths(parent)
+    value: Tensor | None = None
+    for level in range(int(depth.max()) + 1):
+        nodes = torch.nonzero(depth == level).squeeze(1)
+        law = drafter.law(state) if value is None else drafter.law(state, value, parent)
+        drawn = law[:, parent[nodes] + 1].sample(tape, f"draft.{level}")
+        if value is None:
+            value = drawn.new_zeros((drawn.shape[0], len(parent), *drawn.shape[2:]))
+        value[:, nodes] = drawn
+    assert value is not None  # there is a node at depth 0
+    return Draft(value, drafter.law(state, value, parent)[:, parent + 1], parent)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where a batch of sequences stands: both models' states, and the draft carried over, if there is one."""
+
+    target: Any
+    drafter: Any
+    carry: Draft | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """What one round did: its draft, the verifier's outcome, and the emitted ``tokens`` (rows, N + 1, *token)."""
+
+    draft: Draft
+    outcome: Outcome
+    tokens: Tensor
+
+
+@dataclass(frozen=True)
+class Round:
+    """One turn of draft, verify, extend: a pure step (state, tape) -> (state, turn).
+
+    A carried draft (Jacobi decoding) takes the drafter's place; it must have all ``draft_length`` nodes.
+    """
+
+    target: Model[Any]
+    drafter: Model[Any]
+    verifier: Verifier
+    draft_length: int
+
+    def start(self, rows: int, condition: Any = None) -> State:
+        """The state of ``rows`` empty sequences."""
+        return State(self.target.start(rows, condition), self.drafter.start(rows, condition))
+
+    def extend(self, state: State, value: Tensor, length: Tensor, carry: Draft | None = None) -> State:
+        """Both models after the first ``length`` (rows,) of ``value``."""
+        return State(
+            self.target.extend(state.target, value, length), self.drafter.extend(state.drafter, value, length), carry
+        )
+
+    def select(self, state: State, rows: Tensor) -> State:
+        """The states of the selected rows."""
+        carry = state.carry
+        if carry is not None:
+            carry = Draft(carry.value[rows], carry.law[rows], carry.parent)
+        return State(self.target.select(state.target, rows), self.drafter.select(state.drafter, rows), carry)
+
+    def __call__(self, state: State, tape: Tape) -> tuple[State, Turn]:
+        """Raises ValueError where the verifier emits fewer than one or more than N + 1 tokens."""
+        draft = state.carry
+        if draft is None:
+            draft = propose(self.drafter, state.drafter, parents(self.verifier, self.draft_length), tape)
+        law = self.target.law(state.target, draft.value, draft.parent)
+        outcome = self.verifier.verify(draft, law, tape)
+        if bool(((outcome.length < 1) | (outcome.length > outcome.value.shape[1])).any()):
+            raise ValueError(
+                f"{type(self.verifier).__name__} emitted {int(outcome.length.min())} to {int(outcome.length.max())} "
+                f"tokens for a draft of {draft.value.shape[1]}; a round emits 1 to N + 1"
+            )
+        state = self.extend(state, outcome.value, outcome.length, outcome.carry)
+        return state, Turn(draft, outcome, law.token(outcome.value))
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A decoded batch.
+
+    ``tokens`` (rows, length, *token); for each round ``lengths`` (rounds, rows), 0 where the row had finished,
+    ``kept`` (rounds, rows, N) and ``log_accept`` (rounds, rows, N), NaN where the row had finished.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    kept: Tensor
+    log_accept: Tensor
+
+    @property
+    def rounds(self) -> Tensor:
+        """How many rounds each row took (rows,)."""
+        return (self.lengths > 0).sum(0)
+
+    @property
+    def work(self) -> Tensor:
+        """Target evaluations per emitted token (rows,): one parallel evaluation a round."""
+        return self.rounds.double() / self.tokens.shape[1]
+
+
+def decode(
+    target: Model[Any],
+    drafter: Model[Any],
+    verifier: Verifier,
+    draft_length: int,
+    length: int,
+    tape: Tape,
+    rows: int,
+    condition: Any = None,
+) -> Trace:
+    """Decode ``rows`` sequences of ``length`` tokens. Rows advance unevenly; a finished row takes no further part, and
+    what its last round emitted beyond ``length`` is cut. Raises ValueError for lengths below 1.
+    """
+    if min(draft_length, length, rows) < 1:
+        raise ValueError(f"draft_length, length and rows must be 1 or more, and are {draft_length}, {length}, {rows}")
+    step = Round(target, drafter, verifier, draft_length)
+    state, alive = step.start(rows, condition), torch.arange(rows)
+    filled = torch.zeros(rows, dtype=torch.long)
+    tokens: Tensor | None = None
+    lengths, kept, log_accept = [], [], []
+    while len(alive):
+        state, turn = step(state, tape[alive])
+        outcome, new = turn.outcome, turn.tokens
+        if tokens is None:
+            tokens = new.new_zeros((rows, length, *new.shape[2:]))
+        emitted = outcome.length.to(alive.device)
+        for column in range(new.shape[1]):
+            place = filled[alive] + column
+            put = (column < emitted) & (place < length)
+            tokens[alive[put], place[put]] = new[put, column]
+        lengths.append(torch.zeros(rows, dtype=torch.long).index_put((alive,), emitted))
+        kept.append(_spread(outcome.kept, alive, rows, False))
+        log_accept.append(_spread(outcome.log_accept, alive, rows, float("nan")))
+        filled[alive] += emitted
+        left = torch.nonzero(filled[alive] < length).squeeze(1)
+        state, alive = step.select(state, left), alive[left]
+    assert tokens is not None  # rows >= 1
+    return Trace(tokens, torch.stack(lengths), torch.stack(kept), torch.stack(log_accept))
+
+
+def _spread(part: Tensor, alive: Tensor, rows: int, empty: float) -> Tensor:
+    """``part`` of the living rows among all rows."""
+    return part.new_full((rows, part.shape[1]), empty).index_put((alive.to(part.device),), part)

@@ -1,0 +1,603 @@
+"""Answers torch's draws with symbols, and carries the symbols through the tensor operations that follow.
+
+Tensors stay ordinary tensors. Where an element is symbolic, its storage holds NaN and a table beside the storage holds
+the symbol, so views and in-place operations see one another. Every call of torch's Python interface passes through
+``__torch_function__``; one that touches a symbolic element is answered here or raises NotUnderstood.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from verify.foreign.symbols import GridSymbol, Leaf, Symbol, winner
+
+_HALF = (torch.bfloat16, torch.float16)
+_ID = 2.0**40  # element ids start here: far above any probability, exact in float64
+
+
+class Room(Protocol):
+    """Where the code under test runs: the current leaf, and what has been seen of generators and dtypes."""
+
+    leaf: Leaf
+    precisions: set[torch.dtype]
+
+    def see(self, generator: object) -> None: ...
+
+
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "lt": operator.lt, "less": operator.lt, "le": operator.le, "less_equal": operator.le,
+    "gt": operator.gt, "greater": operator.gt, "ge": operator.ge, "greater_equal": operator.ge,
+    "eq": operator.eq, "ne": operator.ne, "not_equal": operator.ne,
+}  # fmt: skip
+_BINARY: dict[str, Callable[[Any, Any], Any]] = {
+    "add": operator.add, "sub": operator.sub, "subtract": operator.sub, "mul": operator.mul, "multiply": operator.mul,
+    "div": operator.truediv, "divide": operator.truediv, "true_divide": operator.truediv, "truediv": operator.truediv,
+    "pow": operator.pow, "radd": operator.add, "rmul": operator.mul,
+    "rsub": lambda a, b: b - a, "rdiv": lambda a, b: b / a, "rtruediv": lambda a, b: b / a, "rpow": lambda a, b: b**a,
+}  # fmt: skip
+_UNARY: dict[str, Callable[[Any], Any]] = {
+    "neg": operator.neg, "negative": operator.neg, "positive": operator.pos, "abs": abs, "absolute": abs,
+    **{name: operator.methodcaller(name) for name in ("log", "log2", "log10", "log1p", "exp", "expm1", "sqrt", "square",
+                                                      "reciprocal", "sigmoid")},
+    "rsqrt": lambda v: v ** -0.5, "floor": lambda v: float(v.floor()), "ceil": lambda v: float(v.ceil()),
+    "trunc": lambda v: float(int(v)), "ndtri": operator.methodcaller("probit"),
+    "special_ndtri": operator.methodcaller("probit"), "ndtr": operator.methodcaller("normal_cdf"),
+    "special_ndtr": operator.methodcaller("normal_cdf"),
+}  # fmt: skip
+_CASTS = {
+    "float": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16,
+    "long": torch.int64, "int": torch.int32, "bool": torch.bool,
+}  # fmt: skip
+_MOVES = frozenset(
+    "getitem index_select gather take take_along_dim masked_select squeeze unsqueeze view view_as reshape reshape_as "
+    "flatten unflatten ravel expand expand_as broadcast_to broadcast_tensors repeat repeat_interleave tile transpose "
+    "permute t movedim moveaxis swapaxes swapdims select narrow split chunk tensor_split unbind cat concat concatenate "
+    "stack hstack vstack flip roll clone detach contiguous cpu diagonal where masked_fill scatter index_put unfold "
+    "as_strided alias atleast_1d atleast_2d requires_grad_ iter setitem copy_ fill_ zero_ masked_fill_ scatter_ "
+    "index_put_ index_fill_ index_copy_ index_fill index_copy detach_".split()
+)
+_PLAIN = frozenset(
+    "dim size numel nelement stride storage_offset is_contiguous is_floating_point is_complex element_size len get "
+    "data_ptr untyped_storage new_zeros new_ones new_empty new_full new_tensor zeros_like ones_like empty_like "
+    "full_like result_type is_tensor get_device is_same_size set hash type_id is_nonzero_type".split()
+)
+_INPLACE_MOVES = frozenset(
+    "setitem copy_ fill_ zero_ masked_fill_ scatter_ index_put_ index_fill_ index_copy_".split()
+)
+_REFUSED = frozenset(
+    "normal poisson binomial geometric_ cauchy_ log_normal_ rrelu rrelu_ dropout dropout_ alpha_dropout "
+    "feature_dropout native_dropout randint_like_ randn_like_ _standard_gamma _sample_dirichlet".split()
+)
+
+
+class TorchDraws(TorchFunctionMode):
+    """A mode that answers every torch draw from the room's leaf."""
+
+    def __init__(self, room: Room) -> None:
+        super().__init__()
+        self.room = room
+        self.count = 0
+        self._shadows: dict[int, tuple[Tensor, np.ndarray[Any, Any]]] = {}
+
+    def begin(self) -> None:
+        """Forget the last run's symbols."""
+        self._shadows.clear()
+        self.count = 0
+
+    @property
+    def leaf(self) -> Leaf:
+        return self.room.leaf
+
+    def site(self, name: str) -> str:
+        """The name of the next draw: what was called, and how many draws came before it."""
+        self.count += 1
+        return f"{name}#{self.count}"
+
+    # --- dispatch ----------------------------------------------------------------------------------------------
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        raw = getattr(func, "__name__", "")
+        draw = getattr(self, f"_draw_{raw}", None)
+        if draw is not None:
+            if kwargs.get("generator") is not None:
+                self.room.see(kwargs["generator"])
+            return draw(*args, **{k: v for k, v in kwargs.items() if k != "generator"})
+        if raw in _REFUSED:
+            raise self.leaf.misunderstand(f"torch.{raw} draws from a law without an exact account")
+        if not self.count or not self._involved((args, kwargs)):
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor) and result.dtype in (torch.float32, *_HALF):
+                self.room.precisions.add(result.dtype)
+            return result
+        return self._symbolic(func, raw, args, kwargs)
+
+    def _involved(self, item: Any) -> bool:
+        if isinstance(item, Symbol):
+            return True
+        if isinstance(item, Tensor):
+            return self._symbols_of(item) is not None
+        if isinstance(item, (list, tuple)):
+            return any(map(self._involved, item))
+        if isinstance(item, dict):
+            return any(map(self._involved, item.values()))
+        if isinstance(item, np.ndarray):
+            return item.dtype == object
+        return False
+
+    def _symbolic(self, func: Any, raw: str, args: Any, kwargs: Any) -> Any:
+        if raw == "__get__":
+            return func(*args, **kwargs)  # shape, dtype, T: views or facts
+        name = raw.strip("_") if raw.startswith("__") else raw
+        name = {"iadd": "add_", "isub": "sub_", "imul": "mul_", "itruediv": "div_", "idiv": "div_"}.get(name, name)
+        if "out" in kwargs:
+            raise self.leaf.misunderstand(f"torch.{name}(out=...) of a draw")
+        if name in _MOVES:
+            return self._move(func, name, args, kwargs)
+        inplace = name.endswith("_")
+        base = name.rstrip("_")
+        if base in _COMPARE or base in _BINARY:
+            array, dtype = self._binary(base, args, kwargs)
+        elif base in _UNARY and len(args) == 1:
+            array, dtype = self._map(_UNARY[base], args[0], base), args[0].dtype
+        elif base in ("clamp", "clip", "clamp_min", "clamp_max"):
+            array, dtype = self._clamp(base, *args, **kwargs), args[0].dtype
+        elif raw in ("__float__", "__int__", "__trunc__", "__complex__"):
+            return getattr(self._on_item(args[0]), raw)()
+        elif not inplace and (handler := getattr(self, f"_on_{name}", None)) is not None:
+            return handler(*args, **kwargs)
+        elif not inplace and name in _CASTS:
+            return self._cast(args[0], _CASTS[name])
+        elif name in _PLAIN or name.startswith(("is_", "new_")):
+            return func(*args, **kwargs)
+        else:
+            raise self.leaf.misunderstand(f"torch.{name} of a draw")
+        if inplace:
+            return self._write(args[0], array)
+        return self._lower(array, dtype)
+
+    # --- symbols beside storages -------------------------------------------------------------------------------
+    def _symbols_of(self, tensor: Tensor) -> np.ndarray[Any, Any] | None:
+        """The tensor's elements as objects, None where concrete; or None if it has no symbol at all."""
+        if not tensor.numel() or tensor.layout is not torch.strided:
+            return None
+        entry = self._shadows.get(tensor.untyped_storage().data_ptr())
+        if entry is None:
+            return None
+        table = entry[1]
+        index = torch.arange(len(table)).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).numpy()
+        found: np.ndarray[Any, Any] = table[index] if index.ndim else _scalar(table[int(index)])
+        return found if any(item is not None for item in found.flat) else None
+
+    def _lift(self, item: Any) -> np.ndarray[Any, Any]:
+        """Any operand as an array of numbers and symbols."""
+        if isinstance(item, Tensor):
+            values = np.empty(item.shape, dtype=object)
+            plain = item.detach().tolist()
+            if values.ndim:
+                values[...] = np.array(plain, dtype=object).reshape(values.shape)
+            else:
+                values[()] = plain
+            symbols = self._symbols_of(item)
+            if symbols is not None:
+                mask = np.array([s is not None for s in symbols.flat], dtype=bool).reshape(symbols.shape)
+                values[mask] = symbols[mask]
+            return values
+        if isinstance(item, np.ndarray):
+            return item.astype(object) if item.dtype != object else np.asarray(item)
+        if isinstance(item, (list, tuple)):
+            return np.array(item, dtype=object)
+        return _scalar(item)
+
+    def _lower(self, array: np.ndarray[Any, Any], dtype: torch.dtype) -> Tensor:
+        """A tensor of this dtype with these elements, symbols among them or not."""
+        tensor = torch.empty(array.shape, dtype=dtype)
+        return self._write(tensor, array)
+
+    def _write(self, tensor: Tensor, array: np.ndarray[Any, Any]) -> Tensor:
+        """Put the elements into the tensor's storage and the table beside it."""
+        if not tensor.numel():
+            return tensor
+        array = np.broadcast_to(array, tuple(tensor.shape))
+        if tensor.dtype in _HALF:
+            array = _each(lambda v: v.cast(tensor.dtype) if isinstance(v, Symbol) else v, array)
+        elif not tensor.dtype.is_floating_point:
+            array = _each(lambda v: v.cast(tensor.dtype) if isinstance(v, Symbol) else v, array)
+        mask = np.array([isinstance(item, Symbol) for item in array.flat], dtype=bool).reshape(array.shape)
+        concrete = [math.nan if symbolic else item for symbolic, item in zip(mask.flat, array.flat, strict=True)]
+        wide = torch.float64 if tensor.dtype.is_floating_point else tensor.dtype
+        tensor.copy_(torch.tensor(concrete, dtype=wide).reshape(tensor.shape))
+        storage = tensor.untyped_storage()
+        key = storage.data_ptr()
+        if key not in self._shadows:
+            if not mask.any():
+                return tensor
+            self._shadows[key] = (tensor, np.full(storage.nbytes() // tensor.element_size(), None, dtype=object))
+        table = self._shadows[key][1]
+        index = torch.arange(len(table)).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).numpy()
+        for place, symbolic, item in zip(np.asarray(index).flat, mask.flat, array.flat, strict=True):
+            table[place] = item if symbolic else None
+        return tensor
+
+    # --- operations on symbols ---------------------------------------------------------------------------------
+    def _binary(self, name: str, args: Any, kwargs: Any) -> tuple[np.ndarray[Any, Any], torch.dtype]:
+        first, second = args[0], args[1] if len(args) > 1 else kwargs["other"]
+        if kwargs.get("alpha", 1) != 1 or len(args) > 2:
+            raise self.leaf.misunderstand(f"torch.{name} of a draw with a third argument")
+        left, right = self._lift(first), self._lift(second)
+        mode = kwargs.get("rounding_mode")
+        operation = (_COMPARE.get(name) or _BINARY[name]) if mode is None else _ROUNDED.get(mode, operator.truediv)
+        array = _pairs(operation, left, right)
+        if name in _COMPARE:
+            return array, torch.bool
+        return array, torch.result_type(_stand_in(first), _stand_in(second))
+
+    def _map(self, function: Callable[[Any], Any], tensor: Any, name: str) -> np.ndarray[Any, Any]:
+        def one(value: Any) -> Any:
+            if isinstance(value, Symbol):
+                return function(value)
+            plain = getattr(torch, name, None) or getattr(torch.special, name)
+            return plain(torch.tensor(value, dtype=torch.float64)).item()
+
+        return _each(one, self._lift(tensor))
+
+    def _clamp(self, name: str, tensor: Any, *bounds: Any, **named: Any) -> np.ndarray[Any, Any]:
+        order = {"clamp_min": ("min",), "clamp_max": ("max",)}.get(name, ("min", "max"))
+        limits = dict(zip(order, bounds, strict=False)) | named
+        array = self._lift(tensor)
+        low, high = (self._lift(limits.get(side)) for side in ("min", "max"))
+
+        def one(value: Any, least: Any, most: Any) -> Any:
+            if isinstance(value, Symbol):
+                if isinstance(least, Symbol) or isinstance(most, Symbol):
+                    raise self.leaf.misunderstand("torch.clamp of a draw by a draw")
+                return value.clip(least, most)
+            value = value if least is None or value >= least else least
+            return value if most is None or value <= most else most
+
+        return np.asarray(np.frompyfunc(one, 3, 1)(array, low, high), dtype=object)
+
+    def _cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        return self._lower(self._lift(tensor), dtype)
+
+    def _move(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """Run an operation that only moves elements on their ids, and move the symbols likewise."""
+        elements: list[Any] = []
+
+        def number(item: Any) -> Any:
+            if isinstance(item, Symbol):
+                elements.append(item)
+                return _ID + len(elements) - 1
+            if isinstance(item, Tensor):
+                symbols = self._symbols_of(item)
+                if symbols is None:
+                    return item.double() if item.is_floating_point() else item
+                ids = item.detach().double().clone()
+                flat = np.array([math.nan if s is None else 0.0 for s in symbols.flat])
+                for place, symbol in enumerate(symbols.flat):
+                    if symbol is not None:
+                        flat[place] = _ID + len(elements)
+                        elements.append(symbol)
+                known = torch.from_numpy(flat).reshape(item.shape)
+                return torch.where(known.isnan(), ids, known)
+            if isinstance(item, (list, tuple)):
+                return type(item)(map(number, item))
+            return item
+
+        def denumber(result: Tensor) -> np.ndarray[Any, Any]:
+            return _each(
+                lambda v: elements[int(v - _ID)] if isinstance(v, float) and math.isfinite(v) and v >= _ID else v,
+                self._lift(result),
+            )
+
+        if name in _INPLACE_MOVES:
+            moved = [number(item) for item in args]
+            if isinstance(args[0], Tensor) and moved[0] is args[0]:
+                moved[0] = args[0].clone()
+            func(*moved, **{key: number(item) for key, item in kwargs.items()})
+            self._write(args[0], denumber(moved[0]))
+            return None if name == "setitem" else args[0]
+
+        real = func(*args, **kwargs) if not _has_symbol((args, kwargs)) else None
+        moved_result = func(*map(number, args), **{key: number(item) for key, item in kwargs.items()})
+
+        def carry(moved: Any, actual: Any) -> Any:
+            if isinstance(moved, Tensor):
+                if isinstance(actual, Tensor) and (not actual.numel() or self._shares(actual)):
+                    return actual  # a view: its symbols lie beside the storage already
+                return self._lower(denumber(moved), actual.dtype if isinstance(actual, Tensor) else torch.get_default_dtype())
+            if isinstance(moved, (list, tuple)):
+                pairs = zip(moved, actual if actual is not None else [None] * len(moved), strict=True)
+                return tuple(carry(one, other) for one, other in pairs)
+            return moved
+
+        if name == "iter":
+            return iter([carry(m, None) for m in moved_result])
+        return carry(moved_result, real)
+
+    def _shares(self, tensor: Tensor) -> bool:
+        return tensor.untyped_storage().data_ptr() in self._shadows
+
+    # --- operations with a rule of their own -------------------------------------------------------------------
+    def _on_item(self, tensor: Tensor) -> Any:
+        return self._lift(tensor).reshape(-1)[0] if tensor.numel() == 1 else tensor.item()
+
+    def _on_tolist(self, tensor: Tensor) -> Any:
+        return self._lift(tensor).tolist()
+
+    def _on_numpy(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        from verify.foreign.numpy_draws import lazy_array
+
+        return lazy_array(self._lift(tensor))
+
+    _on_array = _on_numpy
+
+    def _on_bool(self, tensor: Tensor) -> Any:
+        return bool(self._on_item(tensor))
+
+    def _on_index(self, tensor: Tensor) -> Any:
+        return int(self._on_item(tensor))
+
+    def _on_repr(self, tensor: Tensor, *args: Any, **kwargs: Any) -> str:
+        return "tensor(<draws>)"
+
+    _on_format = _on_str = _on_repr
+
+    def _on_to(self, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        plain = torch.zeros((), dtype=tensor.dtype).to(*map(_stand_in, args), **kwargs)
+        return self._cast(tensor, plain.dtype) if plain.dtype != tensor.dtype else tensor
+
+    def _on_type(self, tensor: Tensor, dtype: Any = None, **kwargs: Any) -> Any:
+        return tensor.type() if dtype is None else self._on_to(tensor, torch.zeros((), dtype=tensor.dtype).type(dtype).dtype)
+
+    def _on_type_as(self, tensor: Tensor, other: Tensor) -> Any:
+        return self._cast(tensor, other.dtype)
+
+    def _on_isnan(self, tensor: Tensor) -> Tensor:
+        return self._lower(_each(lambda v: not isinstance(v, Symbol) and v != v, self._lift(tensor)), torch.bool)
+
+    def _on_isinf(self, tensor: Tensor) -> Tensor:
+        return self._lower(_each(lambda v: not isinstance(v, Symbol) and math.isinf(v), self._lift(tensor)), torch.bool)
+
+    def _on_isfinite(self, tensor: Tensor) -> Tensor:
+        return self._lower(_each(lambda v: isinstance(v, Symbol) or math.isfinite(v), self._lift(tensor)), torch.bool)
+
+    def _on_tensor(self, data: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> Tensor:
+        return self._lower(self._lift(self._unwrap(data)), dtype or torch.get_default_dtype())
+
+    def _unwrap(self, data: Any) -> Any:
+        """Nested lists with their tensors turned into nested lists of elements."""
+        if isinstance(data, (list, tuple)):
+            return [self._unwrap(item) for item in data]
+        return self._lift(data).tolist() if isinstance(data, Tensor) else data
+
+    _on_as_tensor = _on_asarray = _on_from_numpy = _on_tensor
+
+    def _on_full(self, size: Any, fill_value: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> Tensor:
+        return self._write(torch.empty(size, dtype=dtype or torch.get_default_dtype()), self._lift(fill_value))
+
+    def _best(self, tensor: Tensor, dim: int | None, keepdim: bool, largest: bool) -> tuple[Tensor, np.ndarray[Any, Any]]:
+        array = self._lift(tensor)
+        flat = array.reshape(-1, 1) if dim is None else np.moveaxis(array, dim, 0).reshape(array.shape[dim], -1)
+        site = self.site("argmax" if largest else "argmin")
+        index = [winner(self.leaf, list(column), largest, site) for column in flat.T]
+        values = np.empty(len(index), dtype=object)
+        for place, (column, chosen) in enumerate(zip(flat.T, index, strict=True)):
+            values[place] = column[chosen]
+        rest = () if dim is None else tuple(np.delete(np.array(array.shape), dim))
+        found, kept = torch.tensor(index).reshape(rest), values.reshape(rest)
+        if keepdim and dim is not None:
+            return found.unsqueeze(dim), np.expand_dims(kept, dim)
+        return found, kept
+
+    def _on_argmax(self, tensor: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        return self._best(tensor, dim, keepdim, True)[0]
+
+    def _on_argmin(self, tensor: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        return self._best(tensor, dim, keepdim, False)[0]
+
+    def _extreme(self, tensor: Tensor, dim: Any, keepdim: bool, largest: bool) -> Any:
+        if isinstance(dim, (Tensor, Symbol)):
+            raise self.leaf.misunderstand("the larger or smaller of a draw and another tensor")
+        index, values = self._best(tensor, dim, keepdim, largest)
+        best = self._lower(values, tensor.dtype)
+        return best if dim is None else (torch.return_types.max if largest else torch.return_types.min)((best, index))
+
+    def _on_max(self, tensor: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+        return self._extreme(tensor, dim, keepdim, True)
+
+    def _on_min(self, tensor: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+        return self._extreme(tensor, dim, keepdim, False)
+
+    def _on_searchsorted(
+        self, cells: Tensor, value: Any, *, out_int32: bool = False, right: bool = False, side: str | None = None, **_: Any
+    ) -> Tensor:
+        if self._symbols_of(cells) is not None:
+            raise self.leaf.misunderstand("torch.searchsorted in a sequence of draws")
+        passed = operator.ge if right or side == "right" else operator.gt
+        values = self._lift(value)
+        rows = cells.reshape(-1, cells.shape[-1]).tolist()
+        per = values.size // len(rows) if cells.dim() > 1 else values.size
+        found = [sum(1 for edge in rows[place // per] if passed(item, edge)) for place, item in enumerate(values.flat)]
+        return torch.tensor(found, dtype=torch.int32 if out_int32 else torch.int64).reshape(values.shape)
+
+    def _on_bucketize(self, value: Any, cells: Tensor, *, right: bool = False, **kwargs: Any) -> Tensor:
+        return self._on_searchsorted(cells, value, right=right, **kwargs)
+
+    # --- draws -------------------------------------------------------------------------------------------------
+    def _fill(self, tensor: Tensor, name: str, make: Callable[[str], Any]) -> Tensor:
+        site = self.site(name)
+        array = np.empty(tensor.shape, dtype=object)
+        for place in np.ndindex(*array.shape):
+            array[place] = make(f"{site}{list(place)}" if place else site)
+        return self._write(tensor, array)
+
+    def _uniform(self, dtype: torch.dtype) -> Callable[[str], Symbol]:
+        if dtype in _HALF:
+            self.room.precisions.add(dtype)
+            return lambda site: GridSymbol.draw(self.leaf, site, dtype)
+        return lambda site: Symbol.uniform(self.leaf, site)
+
+    def _draw_rand(self, *args: Any, **kwargs: Any) -> Tensor:
+        tensor = torch.empty(*args, **kwargs)
+        return self._fill(tensor, "rand", self._uniform(tensor.dtype))
+
+    def _draw_rand_like(self, other: Tensor, **kwargs: Any) -> Tensor:
+        tensor = torch.empty_like(other, **kwargs)
+        return self._fill(tensor, "rand_like", self._uniform(tensor.dtype))
+
+    def _draw_uniform_(self, tensor: Tensor, *ends: float, **named: float) -> Tensor:
+        limits = {"from": 0.0, "to": 1.0} | dict(zip(("from", "to"), ends, strict=False)) | named
+        low, high = limits["from"], limits["to"]
+        make = self._uniform(tensor.dtype)
+        return self._fill(tensor, "uniform_", lambda site: make(site) * (high - low) + low)
+
+    def _draw_exponential_(self, tensor: Tensor, lambd: float = 1.0) -> Tensor:
+        if tensor.dtype in _HALF:
+            raise self.leaf.misunderstand(f"exponential_ in {tensor.dtype}, whose grid is not modelled")
+        return self._fill(tensor, "exponential_", lambda site: Symbol.exponential(self.leaf, site, float(lambd)))
+
+    def _normals(self, tensor: Tensor, name: str, mean: float = 0.0, std: float = 1.0) -> Tensor:
+        return self._fill(tensor, name, lambda site: Symbol.normal(self.leaf, site) * std + mean)
+
+    def _draw_randn(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self._normals(torch.empty(*args, **kwargs), "randn")
+
+    def _draw_randn_like(self, other: Tensor, **kwargs: Any) -> Tensor:
+        return self._normals(torch.empty_like(other, **kwargs), "randn_like")
+
+    def _draw_normal_(self, tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+        return self._normals(tensor, "normal_", float(mean), float(std))
+
+    def _integers(self, tensor: Tensor, low: int, high: int, name: str) -> Tensor:
+        if high - low > 4096:
+            raise self.leaf.misunderstand(f"torch.{name} over {high - low} values")
+        return self._fill(tensor, name, lambda site: low + self.leaf.decide(site, (1 / (high - low),) * (high - low)))
+
+    def _draw_randint(self, *args: Any, **kwargs: Any) -> Tensor:
+        numbers = [int(item) for item in args if isinstance(item, (int, Tensor))]
+        low, high = (0, *numbers)[-2:] if len(numbers) else (0, 0)
+        low, high = int(kwargs.pop("low", low)), int(kwargs.pop("high", high))
+        size = kwargs.pop("size", None) or next(item for item in args if isinstance(item, (tuple, list)))
+        return self._integers(torch.empty(size, **{"dtype": torch.int64, **kwargs}), low, high, "randint")
+
+    def _draw_randint_like(self, other: Tensor, *ends: int, **kwargs: Any) -> Tensor:
+        low, high = (0, *ends)[-2:]
+        low, high = int(kwargs.pop("low", low)), int(kwargs.pop("high", high))
+        return self._integers(torch.empty_like(other, **kwargs), low, high, "randint_like")
+
+    def _draw_random_(self, tensor: Tensor, *ends: int) -> Tensor:
+        if not ends:
+            raise self.leaf.misunderstand("torch.random_ over the whole range of a dtype")
+        low, high = (0, *ends)[-2:]
+        return self._integers(tensor, low, high, "random_")
+
+    def _draw_randperm(self, n: int, **kwargs: Any) -> Tensor:
+        if n > 8:
+            raise self.leaf.misunderstand(f"torch.randperm of {n}")
+        return torch.tensor(permutation(self.leaf, n, self.site("randperm")), **{"dtype": torch.int64, **kwargs})
+
+    def _draw_multinomial(self, weights: Tensor, num_samples: int, replacement: bool = False, **kwargs: Any) -> Tensor:
+        if self._symbols_of(weights) is not None:
+            raise self.leaf.misunderstand("torch.multinomial with random weights")
+        rows = weights.detach().double().reshape(-1, weights.shape[-1])
+        if not bool(torch.isfinite(rows).all()) or bool((rows < 0).any()):
+            raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
+        if bool((rows.sum(-1) <= 0).any()):
+            raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
+        if not replacement and num_samples > weights.shape[-1]:
+            raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
+        site = self.site("multinomial")
+        drawn = [categoricals(self.leaf, row.tolist(), num_samples, replacement, site) for row in rows]
+        return torch.tensor(drawn).reshape(*weights.shape[:-1], num_samples)
+
+    def _draw_bernoulli(self, tensor: Tensor, p: float | None = None, **kwargs: Any) -> Tensor:
+        return self._coins(torch.empty_like(tensor), tensor if p is None else p, "bernoulli")
+
+    def _draw_bernoulli_(self, tensor: Tensor, p: Any = 0.5, **kwargs: Any) -> Tensor:
+        return self._coins(tensor, p, "bernoulli_")
+
+    def _coins(self, tensor: Tensor, prob: Any, name: str) -> Tensor:
+        if self._involved(prob):
+            raise self.leaf.misunderstand(f"torch.{name} with a random probability")
+        chances = torch.as_tensor(prob, dtype=torch.float64).expand(tensor.shape).clone()
+        if bool(((chances < 0) | (chances > 1) | chances.isnan()).any()):
+            raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
+        site = self.site(name)
+        drawn = [self.leaf.decide(site, (1.0 - c, c)) for c in chances.flatten().tolist()]
+        return self._write(tensor, np.array(drawn, dtype=object).reshape(tuple(tensor.shape)))
+
+
+_ROUNDED: dict[str, Callable[[Any, Any], Any]] = {"floor": operator.floordiv, "trunc": lambda a, b: int(a / b)}
+
+
+def permutation(leaf: Leaf, n: int, site: str) -> list[int]:
+    """A uniform permutation of range(n)."""
+    return categoricals(leaf, [1.0] * n, n, False, site)
+
+
+def categoricals(leaf: Leaf, weights: Sequence[float], count: int, replacement: bool, site: str) -> list[int]:
+    """``count`` indices drawn in proportion to ``weights``, one after another."""
+    left = list(weights)
+    drawn: list[int] = []
+    for _ in range(count):
+        total = math.fsum(left)
+        if total <= 0:
+            raise RuntimeError("invalid multinomial distribution (with replacement=False, not enough non-negative category)")
+        index = leaf.decide(site, tuple(w / total for w in left))
+        drawn.append(index)
+        if not replacement:
+            left[index] = 0.0
+    return drawn
+
+
+def _scalar(item: Any) -> np.ndarray[Any, Any]:
+    array = np.empty((), dtype=object)
+    array[()] = item
+    return array
+
+
+def _each(function: Callable[[Any], Any], array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    result = np.empty(array.shape, dtype=object)
+    for place in np.ndindex(*array.shape):
+        result[place] = function(array[place])
+    return result
+
+
+def _pairs(function: Callable[[Any, Any], Any], left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def one(a: Any, b: Any) -> Any:
+        if isinstance(a, Symbol) or isinstance(b, Symbol):
+            return function(a, b)
+        # Two numbers: torch's arithmetic, so that 0/0 is NaN and not an exception.
+        result = function(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64))
+        return result.item()
+
+    a, b = np.broadcast_arrays(left, right)
+    result = np.empty(a.shape, dtype=object)
+    for place in np.ndindex(*a.shape):
+        result[place] = one(a[place], b[place])
+    return result
+
+
+def _stand_in(item: Any) -> Any:
+    """Something of the same type for torch's promotion rules."""
+    if isinstance(item, Symbol):
+        return 0.5
+    if isinstance(item, np.ndarray):
+        return torch.zeros(item.shape, dtype=torch.float64)
+    return item
+
+
+def _has_symbol(item: Any) -> bool:
+    if isinstance(item, Symbol):
+        return True
+    if isinstance(item, dict):
+        return any(map(_has_symbol, item.values()))
+    return isinstance(item, (list, tuple)) and any(map(_has_symbol, item))

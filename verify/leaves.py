@@ -1,0 +1,96 @@
+"""Every leaf of one round: the round run on all answers its draws can have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distributions.tape import EnumerationTape, RowsDependent, Tape, enumerate_tape
+from verify.decode import Round, State, Turn
+from verify.records import Draft
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """A batch of leaves: the row each belongs to (``index``), its mass, and what happened in it."""
+
+    index: Tensor
+    mass: Tensor
+    dropped: Tensor
+    draft: Tensor
+    tokens: Tensor
+    length: Tensor
+    kept: Tensor
+    log_accept: Tensor
+    carry: Draft | None
+
+
+def apart(step: Round, state: State, rows: int, min_mass: float, max_leaves: int) -> list[Leaf]:
+    """Every leaf of every row, all of them in one batch: quick, and right where rows are independent.
+
+    Raises RowsDependent where they are not.
+    """
+
+    def run(index: Tensor, tape: EnumerationTape) -> Turn:
+        return step(step.select(state, index), tape)[1]
+
+    found = [_leaf(*batch) for batch in enumerate_tape(run, rows, min_mass=min_mass, max_leaves=max_leaves)]
+    total = torch.zeros(rows, dtype=torch.float64)
+    for leaf in found:
+        total.index_add_(0, leaf.index, leaf.mass + leaf.dropped)
+    if bool(((total - 1).abs() > 1e-9).any()):
+        raise RowsDependent(
+            f"the leaves of one row have mass {float(total.min())} to {float(total.max())} and not 1: the draws of a "
+            "row depend on the other rows of its batch; enumerate the batch together"
+        )
+    return found
+
+
+def together(step: Round, state: State, rows: int, min_mass: float, max_leaves: int) -> list[Leaf]:
+    """Every leaf of one batch of ``rows``, which may depend on one another: as many runs as combinations of answers."""
+
+    def run(index: Tensor, tape: EnumerationTape) -> list[Turn]:
+        return [step(state, _Batch(tape, torch.full((1,), leaf)))[1] for leaf in range(len(index))]
+
+    members = torch.arange(rows)
+    return [
+        _leaf(members, mass.expand(rows), dropped.expand(rows), turn)
+        for _, masses, drops, turns in enumerate_tape(run, 1, min_mass=min_mass, max_leaves=max_leaves)
+        for mass, dropped, turn in zip(masses, drops, turns, strict=True)
+    ]
+
+
+Leaves = Callable[[Round, State, int, float, int], list[Leaf]]
+
+
+def _leaf(index: Tensor, mass: Tensor, dropped: Tensor, turn: Turn) -> Leaf:
+    made = turn.outcome
+    return Leaf(
+        index, mass, dropped, turn.draft.value, turn.tokens, made.length, made.kept, made.log_accept, made.carry
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """One leaf of an enumeration as the tape of a whole batch: each row's draws are columns of the leaf's one row."""
+
+    whole: EnumerationTape
+    leaf: Tensor
+
+    def uniform(self, site: str, shape: object) -> Tensor:
+        return self.whole.uniform(site, ())
+
+    normal = race = uniform
+
+    def coin(self, site: str, prob: Tensor) -> Tensor:
+        return self.whole[self.leaf].coin(site, prob.reshape(1, prob.numel())).reshape(prob.shape)
+
+    def categorical(self, site: str, probs: Tensor) -> Tensor:
+        columns = probs.reshape(1, probs[..., 0].numel(), probs.shape[-1])
+        return self.whole[self.leaf].categorical(site, columns).reshape(probs.shape[:-1])
+
+    def __getitem__(self, rows: Tensor) -> Tape:
+        return self

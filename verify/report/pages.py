@@ -1,0 +1,164 @@
+"""The report: one self-contained HTML page and its Markdown twin, made from verdicts alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from verify.records import Verdict
+from verify.report.figures import excess_figure, law_figure
+from verify.report.store import STATUSES, Results, save
+
+
+def write_report(
+    verdicts: Sequence[Verdict],
+    folder: str | Path,
+    *,
+    provenance: Mapping[str, str],
+    expected: Mapping[str, str] | None = None,
+    skipped: Iterable[str] = (),
+) -> list[Path]:
+    """Write verdicts.json, index.html, index.md and the figures that index.md shows; the same input, the same bytes.
+
+    ``expected``: subject -> status that its claim promises. ``skipped``: what was not judged and why, a sentence each.
+    """
+    results = Results(tuple(verdicts), dict(provenance), dict(expected or {}), tuple(skipped))
+    folder = Path(folder)
+    figures = folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for stale in figures.glob("*.svg"):
+        stale.unlink()
+    paths = [folder / "verdicts.json", folder / "index.html", folder / "index.md"]
+    save(results, paths[0])
+    paths[1].write_text(html_page(results), encoding="utf-8")
+    paths[2].write_text(markdown_page(results), encoding="utf-8")
+    for name, drawing in _figures(results).items():
+        paths.append(figures / f"{name}.svg")
+        paths[-1].write_text(drawing, encoding="utf-8")
+    return paths
+
+
+def html_page(results: Results) -> str:
+    """The whole report as one HTML document that loads nothing."""
+    return _templates().get_template("page.html.jinja").render(**_content(results))
+
+
+def markdown_page(results: Results) -> str:
+    """The same report in Markdown; its figures are files in ``figures/``."""
+    return _templates().get_template("page.md.jinja").render(**_content(results))
+
+
+def _content(results: Results) -> dict[str, Any]:
+    rows = [
+        {
+            "number": number,
+            "verdict": verdict,
+            "expected": results.expected.get(verdict.subject),
+            "surprise": not results.as_expected(verdict),
+            "law": f"law-{number}",
+        }
+        for number, verdict in enumerate(results.verdicts, 1)
+    ]
+    # What departs from its claim first, then what is lossy without a claim, then what was expected to be.
+    cases = [row for row in rows if row["verdict"].counterexample or row["surprise"] or row["verdict"].needs]
+    cases.sort(key=lambda row: (not row["surprise"], row["number"]))
+    return {
+        "results": results,
+        "rows": rows,
+        "cases": cases,
+        "open_all": len(results.verdicts) <= 3,
+        "figures": _figures(results),
+        "banner": banner(results),
+        "allowance": allowance(results.verdicts),
+        "mood": "bad" if results.surprises else "good" if results.expected else _mood(results.verdicts),
+        "data": results.to_dict(),
+        "notes": list(dict.fromkeys(note for verdict in results.verdicts for note in verdict.notes)),
+    }
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"bias": bias, "share": share, "cell": markdown_cell, "fence": markdown_fence}
+    return environment
+
+
+def _figures(results: Results) -> dict[str, str]:
+    drawings = {"excess": excess_figure(results.verdicts)}
+    for number, verdict in enumerate(results.verdicts, 1):
+        if verdict.counterexample is not None:
+            drawings[f"law-{number}"] = law_figure(verdict.counterexample, f"law-{number}")
+    return {name: drawing for name, drawing in drawings.items() if drawing is not None}
+
+
+def banner(results: Results) -> str:
+    """The whole report in one sentence."""
+    verdicts = results.verdicts
+    if not verdicts:
+        return "Nothing was judged."
+    if len(verdicts) == 1 and not results.expected:
+        (verdict,) = verdicts
+        return f"{verdict.subject or 'The function'} is {verdict.status}: its bias is {bias(verdict)} ({verdict.metric})."
+    counts = [(sum(verdict.status == status for verdict in verdicts), status) for status in STATUSES]
+    tally = ", ".join(f"{count} {status}" for count, status in counts if count)
+    if not results.expected:
+        return f"{len(verdicts)} functions judged: {tally}."
+    if not results.surprises:
+        return f"{len(verdicts)} functions judged, and every verdict is what its function claims: {tally}."
+    names = ", ".join(verdict.subject for verdict in results.surprises[:5])
+    more = ", …" if len(results.surprises) > 5 else ""
+    return f"{len(results.surprises)} of {len(verdicts)} verdicts contradict what is claimed: {names}{more}."
+
+
+def allowance(verdicts: Sequence[Verdict]) -> str:
+    """How sure the reader may be of all verdicts together (the union bound over those that rest on samples)."""
+    exact = sum(verdict.evidence == "exact" for verdict in verdicts)
+    risk = min(1.0, math.fsum(1.0 - verdict.confidence for verdict in verdicts if verdict.evidence != "exact"))
+    if exact == len(verdicts):
+        return "Every verdict rests on exact enumeration: no false alarm is possible."
+    others = f"the chance that any of the {len(verdicts) - exact} others is wrong is at most {risk:.2g}."
+    return (f"{exact} verdicts rest on exact enumeration; " if exact else "No verdict rests on enumeration; ") + others
+
+
+def _mood(verdicts: Sequence[Verdict]) -> str:
+    found = {verdict.status for verdict in verdicts}
+    return "bad" if "lossy" in found else "unsure" if "inconclusive" in found else "good"
+
+
+def bias(verdict: Verdict) -> str:
+    """The bias, or the interval that holds it, in three digits."""
+    low, high = verdict.bias_lower, verdict.bias_upper
+    if verdict.evidence == "exact" or low == high:
+        return "0" if high == 0 else f"{high:.3g}"
+    if not math.isfinite(high):
+        return f"at least {low:.3g}" if math.isfinite(low) and low > 0 else "unknown"
+    return f"{low:.3g} to {high:.3g}" if low > 0 else f"at most {high:.3g}"
+
+
+def share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def markdown_cell(text: object) -> str:
+    """Any text as one line of plain Markdown, also inside a table."""
+    escaped = re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", " ".join(str(text).split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def markdown_fence(code: str, language: str = "python") -> str:
+    """A code block whose fence is longer than any run of back-ticks inside it."""
+    ticks = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code)), default=0))
+    return f"{ticks}{language}\n{code.rstrip()}\n{ticks}"

@@ -1,0 +1,83 @@
+"""Verdicts on disk: one JSON file that the pages are made from, and made again from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from verify.errors import SubjectError
+from verify.records import Counterexample, Finding, Verdict
+
+STATUSES = ("lossless", "lossy", "inconclusive")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a report is made of. ``expected``: subject -> status that its claim promises, where it claims one."""
+
+    verdicts: tuple[Verdict, ...]
+    provenance: dict[str, str]
+    expected: dict[str, str] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+    def as_expected(self, verdict: Verdict) -> bool:
+        return self.expected.get(verdict.subject, verdict.status) == verdict.status
+
+    @property
+    def surprises(self) -> tuple[Verdict, ...]:
+        return tuple(verdict for verdict in self.verdicts if not self.as_expected(verdict))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data under four keys: ``success``, ``statistics``, ``results``, ``meta``; no wall-clock times."""
+        counts = Counter(verdict.status for verdict in self.verdicts)
+        results = []
+        for verdict in self.verdicts:
+            row = json.loads(verdict.to_json())
+            del row["seconds"]
+            results.append({**row, "expected": self.expected.get(verdict.subject)})
+        return {
+            "success": not self.surprises,
+            "statistics": {status: counts[status] for status in STATUSES} | {"unexpected": len(self.surprises)},
+            "results": results,
+            "meta": {"schema": "specproof/1", "provenance": dict(self.provenance), "skipped": list(self.skipped)},
+        }
+
+
+def save(results: Results, path: Path) -> None:
+    path.write_text(json.dumps(results.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> Results:
+    """What ``save`` wrote. Raises SubjectError where the file is missing or is not such a file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        rows: Sequence[Mapping[str, Any]] = data["results"]
+        return Results(
+            verdicts=tuple(_verdict(row) for row in rows),
+            provenance=dict(data["meta"]["provenance"]),
+            expected={row["subject"]: row["expected"] for row in rows if row.get("expected") is not None},
+            skipped=tuple(data["meta"]["skipped"]),
+        )
+    except FileNotFoundError:
+        raise SubjectError(f"there is no {path}; run `specproof audit` first, or name its folder by --output") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SubjectError(f"{path} was not written by this version of specproof ({error!r}); run the audit again") from None
+
+
+def _verdict(row: Mapping[str, Any]) -> Verdict:
+    names = {item.name for item in dataclasses.fields(Verdict)}
+    values = {name: value for name, value in row.items() if name in names}
+    for name in ("bias_lower", "bias_upper", "confidence"):
+        # JSON has no infinities: a bound that is not finite was written as null.
+        values[name] = math.nan if values[name] is None else float(values[name])
+    if values.get("counterexample") is not None:
+        values["counterexample"] = Counterexample(**values["counterexample"])
+    values["findings"] = tuple(Finding(**finding) for finding in values.get("findings", ()))
+    values["notes"] = tuple(values.get("notes", ()))
+    return Verdict(**values)

@@ -1,0 +1,92 @@
+"""Drawing from the residual law (target - draft)+, and closing a chain with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from distributions.categorical import Categorical
+from distributions.law import Law
+from distributions.tape import Tape
+from verify.records import Draft, Outcome
+
+Replace = Callable[[Law, Law, Tape, str], Tensor]
+
+
+class ThinningCapped(RuntimeError):
+    """Thinning passed its cap with rows unfinished; nothing is padded, because padding would bias the output."""
+
+
+def log_ratio(value: Tensor, target: Law, draft: Law) -> Tensor:
+    """log target(value) - log draft(value), batch-wise; -inf wherever the target gives no mass, whatever the draft."""
+    top = target.log_prob(value)
+    return torch.where(torch.isneginf(top), top, top - draft.log_prob(value))
+
+
+def residual_law(target: Categorical, draft: Categorical) -> Categorical:
+    """The law proportional to (target - draft)+ on a finite vocabulary.
+
+    Formula: (p - q)+ / TV(p, q) (Leviathan et al. 2211.17192, eq. 2; Chen et al. 2302.01318). A row whose residual has
+    no mass is answered with the target's own law: exact arithmetic never reaches it, rounding of two normalised rows
+    reaches it with a probability of order 1e-16, and the target never emits a token it gives no mass.
+    """
+    excess = (target.probs - draft.probs).clamp(min=0)
+    empty = excess.sum(-1, keepdim=True) <= 0
+    return Categorical(torch.where(empty, target.probs, excess))
+
+
+def thin(target: Law, draft: Law, tape: Tape, site: str = "residual", cap: int = 100_000) -> Tensor:
+    """One value for each row of the law proportional to (target - draft)+, by thinning draws of the target.
+
+    Z ~ target is kept with probability (1 - draft(Z) / target(Z))+, and only unfinished rows draw again (lemma L8:
+    given a rejection 1 / TV draws on average; unconditionally one for each coin examined, with infinite variance as
+    TV -> 0). Both laws have batch (rows,). Raises ThinningCapped after ``cap`` draws in one row.
+    """
+    proposal = target.sample(tape, f"{site}.proposal")
+    value = proposal.clone()
+    left = torch.arange(value.shape[0], device=value.device)
+    for _ in range(cap):
+        keep = -torch.expm1(-log_ratio(proposal, target[left], draft[left]).clamp(min=0))
+        kept = tape[left].coin(f"{site}.keep", keep)
+        value[left[kept]] = proposal[kept]
+        left = left[~kept]
+        if not len(left):
+            return value
+        proposal = target[left].sample(tape[left], f"{site}.proposal")
+    raise ThinningCapped(
+        f"{len(left)} of {value.shape[0]} rows of {site!r} kept none of {cap} draws: the laws overlap almost wholly, "
+        "or log_prob is not the law that sample() draws from; raise cap, or draw this residual in closed form"
+    )
+
+
+def residual(target: Law, draft: Law, tape: Tape, site: str = "residual") -> Tensor:
+    """One value for each row from (target - draft)+: closed form for two Categoricals, thinning for any other pair."""
+    if isinstance(target, Categorical) and isinstance(draft, Categorical):
+        return residual_law(target, draft).sample(tape, site)
+    return thin(target, draft, tape, site)
+
+
+def conclude(
+    draft: Draft, target: Law, accept: Tensor, log_accept: Tensor, tape: Tape, replace: Replace = residual
+) -> Outcome:
+    """The outcome of a chain: its longest accepted prefix, then a replacement at the first rejection or a bonus.
+
+    ``accept`` (rows, N) are the coins of all nodes; those after the first tail are ignored. Replacements and bonuses
+    are drawn for the rows that need them only. Raises ValueError where the draft is not a chain.
+    """
+    nodes = accept.shape[1]
+    if not torch.equal(draft.parent.cpu(), torch.arange(nodes) - 1):
+        raise ValueError("this verifier reads a chain; draft with parent -1, 0, 1, ...")
+    kept = accept.long().cumprod(1).bool()
+    count = kept.sum(1)
+    value = torch.cat([draft.value, draft.value[:, -1:]], 1)
+    short = torch.nonzero(count < nodes).squeeze(1)
+    if len(short):
+        node = count[short]
+        value[short, node] = replace(target[short, node], draft.law[short, node], tape[short], "residual")
+    full = torch.nonzero(count == nodes).squeeze(1)
+    if len(full):
+        value[full, nodes] = target[full, nodes].sample(tape[full], "bonus")
+    return Outcome(value, count + 1, kept, log_accept)

@@ -1,0 +1,307 @@
+"""Judges a function that decodes a whole sequence from a target and a drafter."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distributions.tape import GeneratorTape
+from verify.errors import SubjectError
+from verify.foreign.interpose import Room
+from verify.foreign.plain import seeded
+from verify.foreign.runs import exact_runs, time_limit
+from verify.foreign.symbols import NotUnderstood
+from verify.progress import track
+from verify.records import Counterexample, Verdict
+from verify.spaces.discrete import EXACT, NEGLIGIBLE, tokens_of, tolerance
+from verify.spaces.sampled import ALPHA, judge_samples
+from verify.checks.martingale import Departure, departures
+
+SECONDS = {"quick": 20.0, "thorough": 300.0}
+DRAWS = {"quick": 400, "thorough": 10_000}
+LARGE_VOCAB, LARGE_LENGTH = 16, 12
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """A model over prefixes of any length: the last two tokens and the parity of the position choose the row.
+
+    ``rows`` (R, V). Called with a prefix it returns a fresh Tensor (V,). Raises SubjectError for what is no prefix.
+    """
+
+    rows: Tensor
+    calls: list[int] = field(default_factory=lambda: [0])
+
+    def __call__(self, prefix: Any) -> Tensor:
+        self.calls[0] += 1
+        return self.law(self._tokens(prefix)).clone()
+
+    def _tokens(self, prefix: Any) -> tuple[int, ...]:
+        vocab = self.rows.shape[-1]
+        try:
+            tokens = tuple(int(token) for token in prefix)
+        except (TypeError, ValueError):
+            raise SubjectError(f"the model was called with {type(prefix).__name__}; call it with a tuple of token ids") from None
+        if any(not 0 <= token < vocab for token in tokens):
+            raise SubjectError(f"the model was called with the prefix {tokens}, whose ids pass 0..{vocab - 1}; mend the prefix")
+        return tokens
+
+    def law(self, prefix: tuple[int, ...]) -> Tensor:
+        base = self.rows.shape[-1] + 1
+        code = sum((token + 1) * base**i for i, token in enumerate(reversed(prefix[-2:])))
+        return self.rows[(2 * code + len(prefix) % 2) % len(self.rows)]
+
+    def sequences(self, length: int) -> dict[tuple[int, ...], float]:
+        """The exact law of sequences of this length."""
+        found: dict[tuple[int, ...], float] = {(): 1.0}
+        for _ in range(length):
+            found = {
+                (*prefix, token): mass * float(chance)
+                for prefix, mass in found.items()
+                for token, chance in enumerate(self.law(prefix))
+                if chance > 0
+            }
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A drafter and a target to decode with."""
+
+    drafter: Tables
+    target: Tables
+    name: str
+    length: int
+
+    @property
+    def vocab(self) -> int:
+        return self.target.rows.shape[-1]
+
+    def call(self, fn: Callable[..., Any]) -> tuple[int, ...]:
+        tokens = tokens_of(fn(self.target, self.drafter, self.length), self.vocab, 10**6)
+        if len(tokens) != self.length:
+            raise SubjectError(f"the function returned {len(tokens)} tokens and was asked for {self.length}; cut to length")
+        return tokens
+
+
+def pairs(vocab: int, length: int, seed: int = 0) -> list[Pair]:
+    """Pairs of one size, from harmless to hostile."""
+    tape = GeneratorTape(seed)
+    count = 2 * (vocab + 1) ** 2
+
+    def rows(power: float, zeros: float = 0.0) -> Tensor:
+        table = tape.race("rows", (count, vocab)) ** power * (tape.uniform("zero", (count, vocab)) >= zeros)
+        table[table.sum(-1) == 0, 0] = 1.0
+        return table / table.sum(-1, keepdim=True)
+
+    equal = rows(1.0)
+    kinds = {
+        "random": (rows(1.0), rows(1.0)),
+        "peaked": (rows(3.0), rows(3.0)),
+        "zeros": (rows(1.0, 0.4), rows(1.0, 0.4)),
+        "equal laws": (equal, equal),
+        "reversed": (equal.flip(-1), equal),
+        "point masses": (rows(1.0, 0.95), rows(1.0, 0.95)),
+        "ties": (torch.full((count, vocab), 1.0 / vocab, dtype=torch.float64), rows(0.0, 0.3)),
+    }
+    return [Pair(Tables(drafter), Tables(target), name, length) for name, (drafter, target) in kinds.items()]
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedLaw:
+    """The exact law of decoded sequences on one pair; ``slack`` as in ``ProblemLaw``."""
+
+    pair: Pair
+    law: Mapping[tuple[int, ...], float]
+    slack: float
+    cut_short: bool
+
+    @property
+    def bias(self) -> float:
+        """Total variation from the target's law of sequences."""
+        truth = self.pair.target.sequences(self.pair.length)
+        return sum(abs(self.law.get(key, 0.0) - truth.get(key, 0.0)) for key in {*truth, *self.law}) / 2
+
+    def departure(self) -> tuple[tuple[int, ...], list[float], list[float]] | None:
+        """(prefix, law of the next token found, wanted) at the first position that departs, at its worst prefix."""
+        for position in range(self.pair.length):
+            reach: dict[tuple[int, ...], list[float]] = {}
+            for tokens, mass in self.law.items():
+                reach.setdefault(tokens[:position], [0.0] * self.pair.vocab)[tokens[position]] += mass
+            worst: tuple[float, tuple[int, ...], list[float], list[float]] | None = None
+            for prefix, masses in reach.items():
+                total = sum(masses)
+                wanted = self.pair.target.law(prefix).tolist()
+                size = sum(abs(m - total * w) for m, w in zip(masses, wanted, strict=True)) / 2
+                if size > max(2 * self.slack, 1e-9) and (worst is None or size > worst[0]):
+                    worst = (size, prefix, [m / total for m in masses], wanted)
+            if worst is not None:
+                return worst[1:]
+        return None
+
+
+def decoded_law(fn: Callable[..., Any], pair: Pair, room: Room, deadline: float = math.inf, leaves: int = 10**6) -> DecodedLaw:
+    """The exact law of ``fn`` on a pair. Raises as ``verify.spaces.discrete.law_of``."""
+    runs = exact_runs(lambda: pair.call(fn), room, deadline=deadline, max_leaves=leaves, rerun=1 if pair.length < 3 else 4)
+    crashed = sum(share for share, _ in runs.raised)
+    if crashed > NEGLIGIBLE:
+        error = max(runs.raised, key=lambda item: item[0])[1]
+        where = f"pair {pair.name!r} (vocab {pair.vocab}, length {pair.length})"
+        if isinstance(error, SubjectError):
+            raise SubjectError(f"{error} [{where}]")
+        text = " ".join(str(error).split())[:200]
+        raise SubjectError(f"the function raised {type(error).__name__} on {where}: {text}; mend it, or run it there")
+    return DecodedLaw(pair, runs.law, runs.dropped + runs.error + crashed, runs.cut_short)
+
+
+def judge_decoder(
+    fn: Callable[..., Any], *, vocab: int = 3, length: int = 4, budget: str = "quick", seed: int = 0
+) -> Verdict:
+    """The verdict on ``fn(target, drafter, length) -> ids``: exact laws of whole sequences, small sizes first, as far as
+    the time goes; and one larger sampled pair.
+    """
+    started = time.monotonic()
+    name = getattr(fn, "__qualname__", None) or type(fn).__name__
+    try:
+        laws, precisions = _laws(fn, vocab, length, budget, seed, started)
+    except NotUnderstood as reason:
+        verdict = _sampled(fn, vocab, length, str(reason), budget, seed)
+        return replace(verdict, subject=name, seconds=time.monotonic() - started)
+    full = [item for item in laws if item.slack <= EXACT]
+    notes = ["uniforms of float32 and float64 count as continuous"]
+    cut = [item for item in laws if item.slack > EXACT]
+    if cut:
+        worst = max(cut, key=lambda item: item.slack)
+        notes.append(
+            f"time ran out on {len(cut)} of {len(laws)} pairs (at worst mass {worst.slack:.2g} not followed, at vocabulary "
+            f"{worst.pair.vocab}, length {worst.pair.length}); the verdict rests on the {len(full)} enumerated in full"
+        )
+    sizes = ", ".join(dict.fromkeys(f"{item.pair.vocab} x {item.pair.length}" for item in full))
+    scope = f"vocabulary x length {sizes}: {len(full)} pairs, tables in float64; {LARGE_VOCAB} x {LARGE_LENGTH} sampled"
+    allowed = tolerance(precisions | {torch.float64}) * length
+    wrong = [item for item in laws if item.bias > allowed + item.slack]
+    common: dict[str, Any] = dict(metric="tv", confidence=1.0, subject=name, scope=scope)
+    if wrong:
+        worst = max(wrong, key=lambda item: item.bias - item.slack)
+        exact = worst.slack <= EXACT
+        ends = (worst.bias, worst.bias) if exact else (worst.bias - worst.slack, min(1.0, worst.bias + worst.slack))
+        floor = min(1e-3, worst.bias / 2)
+        case = min((i for i in wrong if i.bias >= floor), key=lambda i: (i.pair.vocab, i.pair.length, -i.bias))
+        verdict = Verdict("lossy", *ends, evidence="exact" if exact else "enumeration", counterexample=_counterexample(case, seed),
+                          notes=tuple(notes), **common)  # fmt: skip
+        return replace(verdict, seconds=time.monotonic() - started)
+    judgement = judge_samples(_Sampled(fn, LARGE_VOCAB, LARGE_LENGTH, seed + 5), DRAWS[budget], seed)
+    notes.append(
+        f"{judgement.n} runs at vocabulary {LARGE_VOCAB}, length {LARGE_LENGTH}: "
+        + (f"{judgement.departure}" if judgement.departure else f"nothing seen, down to a bias of {judgement.smallest:.2g}")
+    )
+    if judgement.departure is not None:
+        case_at_size = Counterexample(judgement.lower, "# see the note", f"only at size: {judgement.departure}",
+                                      {"vocab": LARGE_VOCAB, "length": LARGE_LENGTH})  # fmt: skip
+        common["confidence"] = 1 - ALPHA
+        verdict = Verdict("lossy", judgement.lower, 1.0, evidence="sampled", counterexample=case_at_size, notes=tuple(notes), **common)
+        return replace(verdict, seconds=time.monotonic() - started)
+    asked = [item for item in laws if (item.pair.vocab, item.pair.length) == (vocab, length)]
+    if not full or (cut and not any(item in full for item in asked)):
+        upper = max(min(1.0, item.bias + item.slack) for item in (cut or laws))
+        verdict = Verdict("inconclusive", 0.0, upper, evidence="enumeration", notes=tuple(notes), **common,
+                          needs=f"vocab {vocab} and length {length} are too large to enumerate in time; use less, or --budget thorough")  # fmt: skip
+        return replace(verdict, seconds=time.monotonic() - started)
+    bias = max(item.bias for item in full)
+    verdict = Verdict("lossless", bias, bias, evidence="exact", notes=tuple(notes), **common)
+    return replace(verdict, seconds=time.monotonic() - started)
+
+
+def _laws(
+    fn: Callable[..., Any], vocab: int, length: int, budget: str, seed: int, started: float
+) -> tuple[list[DecodedLaw], set[torch.dtype]]:
+    deadline = started + SECONDS[budget]
+    sizes = sorted({(2, min(2, length)), (2, min(3, length)), (vocab, min(2, length)), (vocab, length)}, key=lambda s: s[0] ** s[1])
+    work = [pair for size in sizes for pair in pairs(*size, seed)]
+    for shim in (False, True):
+        try:
+            laws: list[DecodedLaw] = []
+            with Room(fn, shim_float=shim) as room:
+                for place, pair in enumerate(track(work, label="enumerating")):
+                    # What is left of the time, shared evenly, but never so little that nothing at all is seen.
+                    now = room.now()
+                    laws.append(decoded_law(fn, pair, room, now + max(0.5, (deadline - now) * 2 / (len(work) - place + 1))))
+            if room.escapes:
+                raise NotUnderstood("; ".join(dict.fromkeys(room.escapes)))
+            return laws, room.precisions
+        except NotUnderstood as reason:
+            if shim or "plain float" not in str(reason):
+                raise
+    raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """Samples of a decoder, in the form that ``judge_samples`` takes: no drafted block is visible, so none is given."""
+
+    fn: Callable[..., Any]
+    vocab: int
+    length: int
+    seed: int
+
+    @property
+    def pair(self) -> Pair:
+        return pairs(self.vocab, self.length, self.seed)[2]
+
+    def sample(self, n: int, seed: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        pair = self.pair
+        found = []
+        with seeded(seed):
+            for _ in range(n):
+                try:
+                    with time_limit():
+                        found.append(((), pair.call(self.fn)))
+                except SubjectError:
+                    raise
+                except Exception as error:
+                    text = " ".join(str(error).split())[:200]
+                    raise SubjectError(
+                        f"the function raised {type(error).__name__} at vocabulary {self.vocab}, length {self.length}: {text}; mend it"
+                    ) from error
+        return found
+
+    def departures(self, emitted: list[tuple[int, ...]]) -> list[Departure]:
+        pair = self.pair
+        return departures(emitted, pair.target.law, pair.drafter.law, self.vocab)
+
+
+def _sampled(fn: Callable[..., Any], vocab: int, length: int, reason: str, budget: str, seed: int) -> Verdict:
+    notes = (f"the draws could not be enumerated ({reason}); this verdict rests on samples",)
+    common: dict[str, Any] = dict(metric="tv", evidence="sampled", confidence=1 - 2 * ALPHA, notes=notes)
+    for size in ((vocab, length), (LARGE_VOCAB, LARGE_LENGTH)):
+        judgement = judge_samples(_Sampled(fn, *size, seed + 5), 4 * DRAWS[budget], seed)
+        if judgement.departure is not None:
+            case = Counterexample(judgement.lower, "# see below", str(judgement.departure), {"vocab": size[0], "length": size[1]})
+            return Verdict("lossy", judgement.lower, 1.0, counterexample=case, scope=f"{size[0]} x {size[1]} sampled", **common)
+    needs = "draw through torch, numpy or random inside the call, so that the draws can be enumerated"
+    return Verdict("inconclusive", 0.0, 1.0, needs=needs, scope=f"{vocab} x {length} sampled", **common)
+
+
+def _counterexample(case: DecodedLaw, seed: int) -> Counterexample:
+    departed = case.departure()
+    pair, where, found, wanted = case.pair, "", {}, {}
+    if departed is not None:
+        prefix, law, truth = departed
+        context = f"after {list(prefix)}" if prefix else "at the start"
+        show = [[float(f"{value:.6g}") for value in one] for one in (law, truth)]
+        where = f"the law at position {len(prefix) + 1} {context} is {show[0]}, the target's {show[1]}"
+        found = {str(token): mass for token, mass in enumerate(law)}
+        wanted = {str(token): mass for token, mass in enumerate(truth)}
+    place = [item.name for item in pairs(2, 2)].index(pair.name)
+    snippet = (
+        "from verify.foreign.interpose import Room\nfrom verify.spaces.decoder import decoded_law, pairs\n"
+        f"pair = pairs({pair.vocab}, {pair.length}, {seed})[{place}]  # {pair.name}\n"
+        f"with Room(fn) as room:\n    print(decoded_law(fn, pair, room).bias)  # {case.bias:.6g}"
+    )
+    return Counterexample(case.bias, snippet, where, {"vocab": pair.vocab, "length": pair.length}, found, wanted)

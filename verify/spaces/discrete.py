@@ -1,0 +1,279 @@
+"""Judges a function that verifies one drafted block over a finite vocabulary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verify import search
+from verify.errors import SubjectError
+from verify.foreign.interpose import Room
+from verify.foreign.runs import Runs, exact_runs
+from verify.foreign.symbols import NotUnderstood, Symbol
+from verify.problems import Problem, pool, wide
+from verify.progress import track
+from verify.records import Counterexample, Verdict
+from verify.spaces import sampled
+
+EXACT = 1e-12  # the largest bias that float64 rounding explains
+SINGLE = 2e-6  # and float32, when the function computes in it
+NEGLIGIBLE = 1e-12  # mass of a branch that exists only by rounding
+LEAVES = {"quick": 2_000, "thorough": 50_000}
+SECONDS = {"quick": 15.0, "thorough": 300.0}
+
+
+def tokens_of(result: Any, vocab: int, most: int) -> tuple[int, ...]:
+    """The emitted ids of whatever the function returned. Raises SubjectError where they are not 1..most ids below vocab."""
+    if result is None:
+        raise SubjectError("the function returned None; return the emitted token ids, 1 to draft_length + 1 of them")
+    if isinstance(result, Tensor):
+        result = result.tolist()
+    elif isinstance(result, np.ndarray):
+        result = result.tolist()
+    if isinstance(result, (int, np.integer)) and not isinstance(result, bool):
+        result = [result]
+    try:
+        items = [item.tolist() if isinstance(item, (Tensor, np.ndarray)) else item for item in result]
+    except TypeError:
+        raise SubjectError(f"the function returned a {type(result).__name__}; return a sequence of token ids") from None
+    flat: list[Any] = []
+    for item in items:
+        flat += item if isinstance(item, (list, tuple)) else [item]
+    for item in flat:
+        if isinstance(item, Symbol):
+            raise SubjectError("the function returned a random number in place of a token id; return ids")
+        if isinstance(item, bool) or not isinstance(item, (int, np.integer)):
+            raise SubjectError(f"the function returned {item!r} in place of a token id; return whole numbers")
+        if not 0 <= item < vocab:
+            raise SubjectError(f"the function returned id {item}, outside 0..{vocab - 1}; return ids of the vocabulary")
+    if not 1 <= len(flat) <= most:
+        raise SubjectError(f"the function returned {len(flat)} tokens; return 1 to draft_length + 1 = {most}")
+    return tuple(int(item) for item in flat)
+
+
+@dataclass(frozen=True, eq=False)
+class ProblemLaw:
+    """The exact law of a function on one problem: of its emitted blocks, and completed to gamma + 1 tokens.
+
+    ``slack``: mass not enumerated, branches that exist by rounding and quadrature errors; the bias is exact to it.
+    """
+
+    problem: Problem
+    emitted: Mapping[tuple[int, ...], float]
+    law: Tensor
+    slack: float
+    agreement: float
+    leaves: int
+
+    @property
+    def bias(self) -> float:
+        """Total variation from the target's law of gamma + 1 tokens."""
+        return float((self.law - self.problem.truth).abs().sum() / 2)
+
+    def conditionals(self) -> list[tuple[tuple[int, ...], float, Tensor, Tensor]]:
+        """(prefix, probability of reaching it, law of the next emitted token, the target's) by lemma L5."""
+        vocab, found = self.problem.vocab, []
+        prefixes = sorted({tokens[:i] for tokens in self.emitted for i in range(len(tokens))}, key=lambda t: (len(t), t))
+        for prefix in prefixes:
+            here = torch.zeros(vocab, dtype=torch.float64)
+            for tokens, mass in self.emitted.items():
+                if len(tokens) > len(prefix) and tokens[: len(prefix)] == prefix:
+                    here[tokens[len(prefix)]] += mass
+            reach = float(here.sum())
+            if reach > 0:
+                wanted = self.problem.target[len(prefix)][self.problem.index(prefix)]
+                found.append((prefix, reach, here / reach, wanted))
+        return found
+
+    def departure(self) -> tuple[tuple[int, ...], Tensor, Tensor] | None:
+        """The first position where the law departs, at its worst context: (prefix, found, wanted)."""
+        worst: tuple[float, tuple[int, ...], Tensor, Tensor] | None = None
+        for prefix, reach, found, wanted in self.conditionals():
+            size = reach * float((found - wanted).abs().sum() / 2)
+            if worst is not None and len(prefix) > len(worst[1]):
+                break
+            if size > max(self.slack, 1e-9 * reach) and (worst is None or size > worst[0]):
+                worst = (size, prefix, found, wanted)
+        return None if worst is None else worst[1:]
+
+
+def law_of(
+    fn: Callable[..., Any], problem: Problem, room: Room | None = None, *, deadline: float = float("inf"), leaves: int = 50_000
+) -> ProblemLaw:
+    """The exact law of ``fn`` on a problem, over every drafted block.
+
+    Raises SubjectError if the function raises, or returns what is no block of tokens, with more than negligible
+    probability; NotUnderstood if its draws cannot be enumerated.
+    """
+    if room is None:
+        with Room(fn) as opened:
+            result = law_of(fn, problem, opened, deadline=deadline, leaves=leaves)
+        if opened.escapes:
+            raise NotUnderstood(opened.escapes[0])
+        return result
+    emitted: dict[tuple[int, ...], float] = {}
+    slack = agreement = 0.0
+    count = 0
+    for block, chance in problem.drafts():
+        call = problem.call(fn, block)
+        runs = exact_runs(
+            lambda call=call: tokens_of(call(), problem.vocab, problem.length + 1),  # type: ignore[misc]
+            room,
+            deadline=deadline,
+            max_leaves=leaves,
+        )
+        slack += chance * (runs.dropped + runs.error + _crashes(runs, problem, block))
+        count += runs.leaves
+        for tokens, mass in runs.law.items():
+            emitted[tokens] = emitted.get(tokens, 0.0) + chance * mass
+            agreement += chance * mass * (tokens[0] == block[0])
+    return ProblemLaw(problem, emitted, problem.complete(emitted), slack, agreement, count)
+
+
+def _crashes(runs: Runs, problem: Problem, block: tuple[int, ...]) -> float:
+    """The mass of the leaves that raised, if it is negligible."""
+    mass = sum(share for share, _ in runs.raised)
+    if mass > NEGLIGIBLE:
+        share, error = max(runs.raised, key=lambda item: item[0])
+        where = f"problem {problem.name!r} (vocab {problem.vocab}, draft {list(block)})"
+        if isinstance(error, SubjectError):
+            raise SubjectError(f"{error} [{where}]")
+        text = " ".join(str(error).split())[:200]
+        raise SubjectError(f"the function raised {type(error).__name__} on {where}: {text}; mend it, or run it there")
+    return mass
+
+
+def judge_discrete(
+    fn: Callable[..., Any], *, vocab: int = 3, draft_length: int = 2, budget: str = "quick", seed: int = 0
+) -> Verdict:
+    """The verdict on ``fn(draft_tokens, draft_probs, target_probs) -> emitted ids``.
+
+    Exact laws on the pool of problems; one larger sampled problem; if a law is wrong, a search for the smallest problem
+    that shows it. Where the draws cannot be enumerated the verdict rests on samples, and says why.
+    """
+    started = time.monotonic()
+    copies = 1 if budget == "quick" else 4
+    sizes = dict.fromkeys([(vocab, draft_length), (2, 1), (2, 4)])
+    problems = [problem for size in sizes for problem in pool(*size, seed, copies if size == (vocab, draft_length) else 1)]
+    problems.append(wide(sampled.VOCAB, seed))
+    name = getattr(fn, "__qualname__", None) or type(fn).__name__
+    shown = ", ".join(f"{v} x {n}" for v, n in [*sizes, (sampled.VOCAB, 1)])
+    scope = f"vocabulary x draft length {shown}: {len(problems)} problems, tables in "
+    dtype = torch.float64
+    try:
+        try:
+            laws, room = _laws(fn, problems, budget, started)
+        except SubjectError as error:
+            if "dtype" not in str(error) and "expected scalar type" not in str(error):
+                raise
+            dtype = torch.float32  # the function mixes its arguments with float32 tensors of its own
+            problems = [problem.to(dtype) for problem in problems]
+            laws, room = _laws(fn, problems, budget, started)
+    except NotUnderstood as reason:
+        verdict = sampled.judge_blocks(fn, problems[:14], str(reason), budget=budget, seed=seed)
+        return replace(verdict, subject=name, scope=scope + "float64, sampled", seconds=time.monotonic() - started)
+    scope += f"{str(dtype).removeprefix('torch.')}; {sampled.VOCAB} x {sampled.LENGTH} sampled"
+    verdict = _exact_verdict(fn, laws, room.precisions | {dtype}, seed, budget)
+    large = sampled.large_blocks(fn, laws, seed=seed, dtype=dtype, budget=budget, confirm=verdict.status != "lossy")
+    return replace(sampled.merge(verdict, large), subject=name, scope=scope, seconds=time.monotonic() - started)
+
+
+def _laws(fn: Callable[..., Any], problems: list[Problem], budget: str, started: float) -> tuple[list[ProblemLaw], Room]:
+    """The law on each problem, in one room; once more with a lazy ``float`` if the function needs a number."""
+    deadline = started + SECONDS[budget]
+    for shim in (False, True):
+        try:
+            with Room(fn, shim_float=shim) as room:
+                share = [started + (deadline - started) * (i + 1) / len(problems) for i in range(len(problems))]
+                laws = [
+                    law_of(fn, problem, room, deadline=share[i], leaves=LEAVES[budget])
+                    for i, problem in enumerate(track(problems, label="enumerating"))
+                ]
+            if room.escapes:
+                raise NotUnderstood("; ".join(dict.fromkeys(room.escapes)))
+            return laws, room
+        except NotUnderstood as reason:
+            if shim or "plain float" not in str(reason):
+                raise
+    raise AssertionError("unreachable")
+
+
+def tolerance(precisions: set[torch.dtype]) -> float:
+    """The bias that the rounding of the widest type used throughout would explain."""
+    return SINGLE if torch.float32 in precisions else EXACT
+
+
+def _exact_verdict(
+    fn: Callable[..., Any], laws: list[ProblemLaw], precisions: set[torch.dtype], seed: int, budget: str
+) -> Verdict:
+    worst = max(laws, key=lambda item: item.bias)
+    slack = max(item.slack for item in laws)
+    allowed = tolerance(precisions)
+    exact = slack <= EXACT
+    clear = [item for item in laws if item.bias > allowed + item.slack]
+    notes = _notes(laws, precisions, slack, exact)
+    common = dict(
+        metric="tv",
+        evidence="exact" if exact else "enumeration",
+        confidence=1.0,
+        acceptance=float(np.mean([item.agreement for item in laws])),
+        overlap=float(np.mean([item.problem.overlap for item in laws])),
+        notes=notes,
+    )
+    if clear:
+        worst = max(clear, key=lambda item: item.bias)
+        lower, upper = (worst.bias,) * 2 if exact else (worst.bias - worst.slack, min(1.0, worst.bias + worst.slack))
+        case = search.smallest(fn, clear, allowed, seed=seed, budget=budget)
+        return Verdict("lossy", lower, upper, counterexample=counterexample(case), **common)  # type: ignore[arg-type]
+    bias = max(item.bias for item in laws)
+    if exact:
+        return Verdict("lossless", bias, bias, **common)  # type: ignore[arg-type]
+    upper = max(min(1.0, item.bias + item.slack) for item in laws)
+    needs = f"enumeration left out mass {slack:.2g}; raise the budget, or bound the function's loop"
+    status = "lossless" if upper <= 1e-3 else "inconclusive"
+    return Verdict(status, 0.0, upper, needs="" if status == "lossless" else needs, **common)  # type: ignore[arg-type]
+
+
+def _notes(laws: list[ProblemLaw], precisions: set[torch.dtype], slack: float, exact: bool) -> tuple[str, ...]:
+    notes = ["uniforms of float32 and float64 count as continuous"]
+    half = sorted(str(d).removeprefix("torch.") for d in precisions & {torch.bfloat16, torch.float16})
+    if half:
+        notes.append(f"the function computes in {', '.join(half)}; its uniforms were enumerated on that grid")
+    if torch.float32 in precisions:
+        notes.append(f"the function computes in float32: a bias up to {SINGLE:g} counts as its rounding")
+    if exact and slack > 0:
+        notes.append(f"branches of total mass {slack:.1e} exist only by rounding; the bias is exact to that")
+    elif slack > 0:
+        cut = sum(item.slack > EXACT for item in laws)
+        notes.append(f"mass up to {slack:.2g} was not followed, on {cut} of {len(laws)} problems; it is in the bounds")
+    return tuple(notes)
+
+
+def counterexample(case: ProblemLaw) -> Counterexample:
+    """The records' form of a wrong law, with the first departure in words."""
+    problem, where, found, wanted = case.problem, "", {}, {}
+    departed = case.departure()
+    if departed is not None:
+        prefix, law, truth = departed
+        context = f"after {list(prefix)}" if prefix else "at the start"
+        worst = sorted((law - truth).abs().topk(min(8, len(law))).indices.tolist())
+        which = "" if len(worst) == len(law) else f" of tokens {worst}"
+        where = f"the law{which} at position {len(prefix) + 1} {context} is {_rounded(law[worst])}, the target's {_rounded(truth[worst])}"
+        found = {str(token): float(law[token]) for token in worst}
+        wanted = {str(token): float(truth[token]) for token in worst}
+    snippet = (
+        "from verify.problems import Problem, wide\nfrom verify.spaces.discrete import law_of\n"
+        f"problem = {problem.snippet()}\nprint(law_of(fn, problem).bias)  # {case.bias:.6g}"
+    )
+    sizes = {"vocab": problem.vocab, "draft_length": problem.length}
+    return Counterexample(case.bias, snippet, where, sizes, found, wanted)
+
+
+def _rounded(law: Tensor) -> list[float]:
+    return [float(f"{value:.6g}") for value in law]

@@ -1,0 +1,166 @@
+"""Calling a continuous sampler: many rows of one pair of laws, with every source of randomness seeded and restored."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from distributions.tape import GeneratorTape
+from verify.checks.excess_acceptance import same
+from verify.errors import SubjectError
+from verify.loader import describe
+from verify.spaces.gaussian_pairs import Pair
+
+Sampler = Callable[[Tensor, Distribution, Distribution], Any]
+SMALL_CALLS = (1, 2, 3, 17)
+"""Sizes of the small calls, where code that mishandles the batch axis shows itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Outputs on one pair (or on several, for ``columns`` and ``call`` only): ``drafted`` and ``emitted`` (n, dim), the
+    ``call`` (n,) that each row belongs to, counted from 0, and its ``place`` (n,) there.
+    """
+
+    pair: Pair
+    drafted: Tensor
+    emitted: Tensor
+    call: Tensor
+    place: Tensor
+
+    @cached_property
+    def finite(self) -> bool:
+        return bool(torch.isfinite(self.emitted).all())
+
+    @cached_property
+    def columns(self) -> Tensor:
+        return self.pair.columns(self.emitted)
+
+    @cached_property
+    def accepted(self) -> Tensor:
+        return same(self.emitted, self.drafted)
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Restores the global generators of torch, numpy and the standard library on leaving."""
+    state, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the caller's own generator
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(legacy)  # noqa: NPY002
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the three global generators apart: torch and numpy run the same generator, and from one seed would return
+    one stream. The drafts' tape is seeded apart from all of them for the same reason.
+    """
+    torch.manual_seed(4 * seed + 1)
+    np.random.seed((4 * seed + 2) % 2**32)  # noqa: NPY002 - foreign code draws from it
+    random.seed(4 * seed + 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A sampler under test, the dtype it is called in, and the seconds after which a run begins no further call."""
+
+    fn: Sampler
+    dtype: torch.dtype = torch.float64
+    patience: float = float("inf")
+
+    def call(self, drafted: Tensor, pair: Pair) -> Tensor:
+        """One call on ``drafted`` (rows, dim), which is copied first. Raises SubjectError for anything but a real
+        floating tensor of the same shape.
+        """
+        draft, target = pair.distributions(self.dtype)
+        given = drafted.to(self.dtype, copy=True)
+        where = f"draft_value of shape {tuple(given.shape)}, {self.dtype}, on the problem {pair.name!r}"
+        try:
+            with torch.no_grad():
+                emitted = self.fn(given, draft, target)
+        except Exception as error:
+            raise SubjectError(
+                f"the function raised {describe(error)} for {where}; make it accept fn(draft_value, draft, target)"
+            ) from error
+        if not isinstance(emitted, (Tensor, np.ndarray)):
+            kind = "nothing" if emitted is None else f"a {type(emitted).__name__}"
+            raise SubjectError(f"the function returned {kind} for {where}; return a tensor of shape (rows, dim)")
+        emitted = torch.as_tensor(emitted).detach().cpu()
+        if emitted.shape != drafted.shape:
+            raise SubjectError(
+                f"the function returned shape {tuple(emitted.shape)} for {where}; return one row of dim numbers a draft"
+            )
+        if not emitted.is_floating_point():
+            raise SubjectError(f"the function returned {emitted.dtype} for {where}; return floating numbers")
+        # A view of memory that the function keeps and overwrites would change after it was judged.
+        return emitted.clone()
+
+    def run(self, pair: Pair, sizes: Sequence[int], seed: int) -> Rows:
+        """Calls of the given sizes in order, or as many of them as ``patience`` allows."""
+        seed_everything(seed)
+        deadline = time.perf_counter() + self.patience
+        tape = GeneratorTape(4 * seed)
+        drafted, emitted, call, place = [], [], [], []
+        for number, size in enumerate(sizes):
+            law = pair.draft[None][torch.zeros(size, dtype=torch.long)]
+            drafted.append(law.sample(tape, "draft").to(self.dtype))
+            emitted.append(self.call(drafted[-1], pair))
+            call.append(torch.full((size,), number))
+            place.append(torch.arange(size))
+            if time.perf_counter() > deadline:
+                break
+        return Rows(pair, *(torch.cat(parts) for parts in (drafted, emitted, call, place)))
+
+
+def adapt(fn: Sampler, pair: Pair, seed: int) -> Subject:
+    """The function in the precision it can be called in: float64, or float32 where it mixes that with its own draws.
+
+    Raises SubjectError, with the message of the first attempt, where neither works.
+    """
+    subject = Subject(fn)
+    try:
+        subject.run(pair, (3, 17), seed)
+    except SubjectError as error:
+        cause = str(error.__cause__).lower()
+        if not any(word in cause for word in ("dtype", "scalar type", "float64", "double")):
+            raise
+        single = Subject(fn, torch.float32)
+        try:
+            single.run(pair, (3, 17), seed)
+        except SubjectError:
+            raise error from error.__cause__
+        return single
+    return subject
+
+
+def seconds_per_row(subject: Subject, pair: Pair, seed: int) -> tuple[float, float]:
+    """Seconds that a call costs, and each of its rows: from the second call of 17 rows and one of up to 256."""
+    times = []
+    for size in (17, 17, 64):
+        start = time.perf_counter()
+        subject.run(pair, (size,), seed)
+        times.append(time.perf_counter() - start)
+    if times[2] < 0.02:
+        start = time.perf_counter()
+        subject.run(pair, (1024,), seed)
+        return times[1], max(0.0, time.perf_counter() - start - times[1]) / (1024 - 17)
+    return times[1], max(0.0, times[2] - times[1]) / (64 - 17)
+
+
+def call_sizes(rows: int) -> list[int]:
+    """Small calls of each size, then large ones, ``rows`` or a little more in all."""
+    repeats = min(24, max(1, rows // 256))
+    large = max(1, min(4096, rows // 8))
+    return [*SMALL_CALLS * repeats, *[large] * -(-max(0, rows - sum(SMALL_CALLS) * repeats) // large)]
