@@ -30,6 +30,15 @@ def make(kind: Any, *shape: int, seed: int = 0) -> Mixture:
     return Mixture(weights, FullGaussian(mean, below + torch.diag_embed(scale)))
 
 
+def double(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def diagonal(*parts: Mixture) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The means and scales of the components."""
+    return [(law.components.mean, law.components.factor.diagonal(dim1=-2, dim2=-1)) for law in parts]
+
+
 def single(law: Any) -> Mixture:
     return Mixture(torch.ones(*law.batch_shape, 1), law[..., None])
 
@@ -76,8 +85,8 @@ def test_log_prob_is_that_of_torch(kind: Any) -> None:
 
 def test_from_torch_of_mixed_normals() -> None:
     law = make(Gaussian, 3, 2)
-    weights = torch.distributions.Categorical(law.weights[0] if law.weights.dim() > 1 else law.weights)
-    normal = torch.distributions.Normal(law.components.mean, law.components.scale)  # type: ignore[union-attr]
+    weights = torch.distributions.Categorical(law.weights)
+    normal = torch.distributions.Normal(*diagonal(law)[0])
     whole = torch.distributions.MixtureSameFamily(weights, torch.distributions.Independent(normal, 1))
     lifted = from_torch(whole)
     value = GeneratorTape(1).normal("v", (7, 2))
@@ -146,7 +155,7 @@ def test_line_is_the_quadrature(seed: int) -> None:
 
 
 def test_one_component_is_a_gaussian() -> None:
-    laws = [Gaussian(GeneratorTape(s).normal("m", (200, 1)), 0.1 + GeneratorTape(s + 9).race("s", (200, 1))) for s in (0, 1)]
+    laws = [make(Gaussian, 200, 1, 1, seed=seed).components[:, 0] for seed in (0, 1)]
     closed = laws[0].overlap(laws[1])
     for first, second in [(single(laws[0]), laws[1]), (laws[0], single(laws[1])), (single(laws[0]), single(laws[1]))]:
         assert (first.overlap(second) - closed).abs().max() < 1e-13
@@ -154,18 +163,19 @@ def test_one_component_is_a_gaussian() -> None:
 
 def test_far_components_add_up() -> None:
     # Components 1e3 apart do not meet: the overlap is the sum of weighted pairs.
-    place = torch.tensor([[0.0], [1e3], [2e3]])
-    one = Mixture(torch.tensor([0.2, 0.3, 0.5]), Gaussian(place, torch.tensor([[1.0], [1e-3], [2.0]])))
-    two = Mixture(torch.tensor([0.2, 0.3, 0.5]), Gaussian(place + torch.tensor([[1.0], [1e-3], [4.0]]), one.components.scale))  # type: ignore[union-attr]
-    wanted = 2 * float(one.weights @ torch.tensor(norm.cdf([-0.5, -0.5, -1.0])))
-    assert abs(float(one.overlap(two)) - wanted) < 1e-13
+    weights, place, scale = double(0.2, 0.3, 0.5), double(0.0, 1e3, 2e3), double(1.0, 1e-3, 2.0)
+    one = Mixture(weights, Gaussian(place[:, None], scale[:, None]))
+    two = Mixture(weights, Gaussian((place + double(1.0, 1e-3, 4.0))[:, None], scale[:, None]))
+    wanted = 2 * weights.numpy() @ norm.cdf([-0.5, -0.5, -1.0])
+    assert abs(float(one.overlap(two)) - wanted) < 1e-11  # 1e3 + 1e-3 is itself rounded
 
 
 def test_near_tangent_densities_are_told_apart() -> None:
     # A narrow bump of weight w on a copy of the other law: for small w it adds w times what does not fit under it.
     base = Gaussian(torch.zeros(1), torch.ones(1))
     for weight in (1e-3, 1e-6, 1e-9):
-        bumped = Mixture(torch.tensor([1 - weight, weight], dtype=torch.float64), Gaussian(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [1e-3]])))
+        parts = Gaussian(double(0.0, 1.0)[:, None], double(1.0, 1e-3)[:, None])
+        bumped = Mixture(double(1 - weight, weight), parts)
         lost = weight * (1 - float(base.overlap(Gaussian(torch.ones(1), torch.tensor([1e-3])))))
         assert abs(1 - float(bumped.overlap(base)) - lost) < 1e-3 * lost
 
@@ -184,10 +194,9 @@ def test_overlap_is_symmetric_batched_and_one_with_itself() -> None:
 
 def test_a_component_of_no_weight_does_not_count() -> None:
     one, two = make(Gaussian, 3, 1), make(Gaussian, 2, 1, seed=1)
-    padded = Mixture(
-        torch.cat((two.weights, torch.zeros(1))),
-        Gaussian(*(torch.cat((part, 5 * torch.ones(1, 1))) for part in (two.components.mean, two.components.scale))),  # type: ignore[union-attr]
-    )
+    ((mean, scale),) = diagonal(two)
+    more = Gaussian(torch.cat((mean, double(5.0)[None])), torch.cat((scale, double(3.0)[None])))
+    padded = Mixture(torch.cat((two.weights, double(0.0))), more)
     assert abs(float(one.overlap(two) - one.overlap(padded))) < 1e-13
 
 
@@ -204,8 +213,8 @@ def test_plane_of_products_is_the_line() -> None:
     one, two = make(Gaussian, 3, 1), make(Gaussian, 2, 1, seed=1)
     for flip in (False, True):
         grown = []
-        for law in (one, two):
-            parts = [torch.cat((part, torch.ones_like(part)), -1) for part in (law.components.mean, law.components.scale)]  # type: ignore[union-attr]
+        for law, pair in zip((one, two), diagonal(one, two), strict=True):
+            parts = [torch.cat((part, torch.ones_like(part)), -1) for part in pair]
             grown.append(Mixture(law.weights, Gaussian(*(part.flip(-1) if flip else part for part in parts))))
         assert abs(float(grown[0].overlap(grown[1]) - one.overlap(two))) < 1e-8
 
@@ -214,7 +223,7 @@ def test_plane_is_the_sampled_overlap() -> None:
     # A mean of 2e5 terms in [0, 1], within 5 standard errors but for 6e-7 each.
     size = 200_000
     for seed in range(2):
-        one, two = make(FullGaussian, 3, 2, seed=seed), make(Gaussian, 2, 2, seed=seed + 5)
+        one, two = make(FullGaussian, 2, 2, seed=seed), make(Gaussian, 2, 2, seed=seed + 5)
         value = wide(one, size).sample(GeneratorTape(seed), "x")
         term = (two.log_prob(value) - one.log_prob(value)).exp().clamp(max=1.0)
         found = one.overlap(two)

@@ -121,6 +121,7 @@ class Verdict:
     ``exact``. ``acceptance`` and ``overlap``: probability that the first emitted token is the drafted one, and the most
     that a lossless rule may reach, both averaged over the problems. ``needs``: what would decide an inconclusive case.
     ``scope``: the sizes, dtypes and problems that the verdict speaks of. ``notes``: what a reader must know besides.
+    ``expected``: the status that the subject's own claim, or an earlier reading of its code, leads one to expect.
     """
 
     status: str
@@ -139,6 +140,12 @@ class Verdict:
     scope: str = ""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    expected: str = ""
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the status is the one expected; True where nothing was said."""
+        return self.expected in ("", self.status)
 
     @property
     def lossless(self) -> bool:

@@ -65,6 +65,7 @@ class NumpyDraws:
 
     def _fill(self, size: Any, name: str, make: Callable[[str], Any]) -> Any:
         site = self._torch.site(name)
+        self._torch.lazy = True
         if size is None:
             return make(site)
         shape = (int(size),) if np.ndim(size) == 0 else tuple(map(int, size))
@@ -78,6 +79,7 @@ class NumpyDraws:
             return self._fill(size, name, lambda site: make(site, *map(float, parameters)))
         arrays = np.broadcast_arrays(*parameters, *([np.empty(size)] if size is not None else []))[: len(parameters)]
         site, array = self._torch.site(name), np.empty(arrays[0].shape, dtype=object)
+        self._torch.lazy = True
         for place in np.ndindex(*array.shape):
             array[place] = make(f"{site}{list(place)}", *(float(item[place]) for item in arrays))
         return lazy_array(array)
@@ -189,6 +191,7 @@ class StdlibDraws:
         return self._torch.leaf
 
     def _symbol(self, name: str, make: Callable[[Leaf, str], Symbol]) -> Symbol:
+        self._torch.lazy = True
         return make(self.leaf, self._torch.site(name))
 
     def random(self) -> Symbol:

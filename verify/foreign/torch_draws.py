@@ -85,12 +85,14 @@ class TorchDraws(TorchFunctionMode):
         super().__init__()
         self.room = room
         self.count = 0
+        self.lazy = False  # has any symbol been handed out in this run?
         self._shadows: dict[int, tuple[Tensor, np.ndarray[Any, Any]]] = {}
 
     def begin(self) -> None:
         """Forget the last run's symbols."""
         self._shadows.clear()
         self.count = 0
+        self.lazy = False
 
     @property
     def leaf(self) -> Leaf:
@@ -112,7 +114,8 @@ class TorchDraws(TorchFunctionMode):
             return draw(*args, **{k: v for k, v in kwargs.items() if k != "generator"})
         if raw in _REFUSED:
             raise self.leaf.misunderstand(f"torch.{raw} draws from a law without an exact account")
-        if not self.count or not self._involved((args, kwargs)):
+        # Most calls touch no draw; this test is on the path of every one of them.
+        if not self.lazy or not (any(map(self._involved, args)) or (kwargs and self._involved(kwargs))):
             result = func(*args, **kwargs)
             if isinstance(result, Tensor) and result.dtype in (torch.float32, *_HALF):
                 self.room.precisions.add(result.dtype)
@@ -120,17 +123,17 @@ class TorchDraws(TorchFunctionMode):
         return self._symbolic(func, raw, args, kwargs)
 
     def _involved(self, item: Any) -> bool:
+        if isinstance(item, Tensor):
+            return bool(self._shadows) and self._symbols_of(item) is not None
+        if item is None or isinstance(item, (int, float, str)):
+            return False
         if isinstance(item, Symbol):
             return True
-        if isinstance(item, Tensor):
-            return self._symbols_of(item) is not None
         if isinstance(item, (list, tuple)):
             return any(map(self._involved, item))
         if isinstance(item, dict):
             return any(map(self._involved, item.values()))
-        if isinstance(item, np.ndarray):
-            return item.dtype == object
-        return False
+        return isinstance(item, np.ndarray) and item.dtype == object
 
     def _symbolic(self, func: Any, raw: str, args: Any, kwargs: Any) -> Any:
         if raw == "__get__":
@@ -166,10 +169,10 @@ class TorchDraws(TorchFunctionMode):
     # --- symbols beside storages -------------------------------------------------------------------------------
     def _symbols_of(self, tensor: Tensor) -> np.ndarray[Any, Any] | None:
         """The tensor's elements as objects, None where concrete; or None if it has no symbol at all."""
-        if not tensor.numel() or tensor.layout is not torch.strided:
+        if tensor.layout is not torch.strided:
             return None
         entry = self._shadows.get(tensor.untyped_storage().data_ptr())
-        if entry is None:
+        if entry is None or not tensor.numel():
             return None
         table = entry[1]
         index = torch.arange(len(table)).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).numpy()
@@ -206,9 +209,8 @@ class TorchDraws(TorchFunctionMode):
         if not tensor.numel():
             return tensor
         array = np.broadcast_to(array, tuple(tensor.shape))
-        if tensor.dtype in _HALF:
-            array = _each(lambda v: v.cast(tensor.dtype) if isinstance(v, Symbol) else v, array)
-        elif not tensor.dtype.is_floating_point:
+        self.lazy = True
+        if tensor.dtype in _HALF or not tensor.dtype.is_floating_point:
             array = _each(lambda v: v.cast(tensor.dtype) if isinstance(v, Symbol) else v, array)
         mask = np.array([isinstance(item, Symbol) for item in array.flat], dtype=bool).reshape(array.shape)
         concrete = [math.nan if symbolic else item for symbolic, item in zip(mask.flat, array.flat, strict=True)]
@@ -327,7 +329,10 @@ class TorchDraws(TorchFunctionMode):
 
     # --- operations with a rule of their own -------------------------------------------------------------------
     def _on_item(self, tensor: Tensor) -> Any:
-        return self._lift(tensor).reshape(-1)[0] if tensor.numel() == 1 else tensor.item()
+        if tensor.numel() == 1:
+            item = self._shadows[tensor.untyped_storage().data_ptr()][1][tensor.storage_offset()]
+            return tensor.item() if item is None else item
+        return tensor.item()  # torch's own error
 
     def _on_tolist(self, tensor: Tensor) -> Any:
         return self._lift(tensor).tolist()
@@ -434,6 +439,14 @@ class TorchDraws(TorchFunctionMode):
     # --- draws -------------------------------------------------------------------------------------------------
     def _fill(self, tensor: Tensor, name: str, make: Callable[[str], Any]) -> Tensor:
         site = self.site(name)
+        if tensor.dtype in (torch.float32, torch.float64) and tensor.numel() == 1:
+            item = make(site)  # the commonest draw of all, without the machinery
+            if isinstance(item, Symbol) and tensor.untyped_storage().nbytes() == tensor.element_size():
+                tensor.fill_(math.nan)
+                self._shadows[tensor.untyped_storage().data_ptr()] = (tensor, np.array([item], dtype=object))
+                self.lazy = True
+                return tensor
+            return self._write(tensor, _scalar(item))
         array = np.empty(tensor.shape, dtype=object)
         for place in np.ndindex(*array.shape):
             array[place] = make(f"{site}{list(place)}" if place else site)
@@ -507,15 +520,16 @@ class TorchDraws(TorchFunctionMode):
     def _draw_multinomial(self, weights: Tensor, num_samples: int, replacement: bool = False, **kwargs: Any) -> Tensor:
         if self._symbols_of(weights) is not None:
             raise self.leaf.misunderstand("torch.multinomial with random weights")
-        rows = weights.detach().double().reshape(-1, weights.shape[-1])
-        if not bool(torch.isfinite(rows).all()) or bool((rows < 0).any()):
-            raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
-        if bool((rows.sum(-1) <= 0).any()):
-            raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
+        rows = weights.detach().reshape(-1, weights.shape[-1]).tolist()
+        for row in rows:
+            if not all(0 <= weight < math.inf for weight in row):
+                raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
+            if not sum(row) > 0:
+                raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
         if not replacement and num_samples > weights.shape[-1]:
             raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
         site = self.site("multinomial")
-        drawn = [categoricals(self.leaf, row.tolist(), num_samples, replacement, site) for row in rows]
+        drawn = [categoricals(self.leaf, row, num_samples, replacement, site) for row in rows]
         return torch.tensor(drawn).reshape(*weights.shape[:-1], num_samples)
 
     def _draw_bernoulli(self, tensor: Tensor, p: float | None = None, **kwargs: Any) -> Tensor:

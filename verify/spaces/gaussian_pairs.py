@@ -81,6 +81,8 @@ class Pair:
             bounds = [float(chi2.ppf(end, self.dim - inner)) for end in ends.tolist()]
         low, high = bounds
         words = f"{label} lies {'in' if where.inside else 'outside'} ({low:.4g}, {high:.4g}]"
+        if where.low == 0:
+            words = f"{label} is {'at most' if where.inside else 'above'} {high:.4g}"
         lines += [f"value = {value}", f"event = (value > {_code(low)}) & (value <= {_code(high)})"]
         return words, "\n".join([*lines, *([] if where.inside else ["event = ~event"])])
 
