@@ -169,8 +169,12 @@ def test_line_is_smooth_where_the_scales_meet() -> None:
     assert np.abs(moved.numpy() - 2 * norm.cdf(-shift.numpy() / 2)).max() < 1e-9
 
 
+# Rounded: at a noncentrality of 1e-320 scipy's ncx2.cdf is off by 3e-4.
+SHIFT = st.floats(-3, 3).map(lambda value: round(value, 6))
+
+
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.floats(-3, 3), min_size=1, max_size=6), st.floats(1.01, 20.0))
+@given(st.lists(SHIFT, min_size=1, max_size=6), st.floats(1.01, 20.0))
 def test_proportional_covariances_cross_on_a_sphere(shift: list[float], spread: float) -> None:
     first = Gaussian(double(*shift), double(spread**0.5))
     second = Gaussian(torch.zeros(len(shift)), torch.ones(len(shift)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import importlib
@@ -10,29 +9,29 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 from verify.errors import SubjectError
 
 
-@contextlib.contextmanager
-def loaded(spec: str) -> Iterator[Callable[..., Any]]:
-    """The callable named by ``FILE.py::NAME``; inside the block the file's folder is first on ``sys.path``.
+def load(spec: str) -> Callable[..., Any]:
+    """The callable named by ``FILE.py::NAME``; the file's folder becomes and stays the first of ``sys.path``.
 
     NAME may be dotted: ``Class.method``, ``INSTANCE.method``. A class on the way to a method that needs an instance is
-    constructed without arguments. Relative imports work, in a package or beside a lone file. Raises SubjectError.
+    constructed without arguments. Relative imports work, in a package or beside a lone file. What the file draws while
+    it is imported is kept in its ``__specproof_import_draws__``. Raises SubjectError.
     """
     path, name = _split(spec)
     before = list(sys.path)
     sys.path.insert(0, str(path.parent))
     try:
-        module = _execute(path)
-        yield _lookup(module, name, path)
-    finally:
+        return _lookup(_execute(path), name, path)
+    except BaseException:
         sys.path[:] = before
+        raise
 
 
 def _split(spec: str) -> tuple[Path, str]:
@@ -48,9 +47,10 @@ def _split(spec: str) -> tuple[Path, str]:
 
 
 def _execute(path: Path) -> ModuleType:
-    watch = _import_watch()
+    from verify.foreign.watch import watch_import
+
     try:
-        with watch as seen:
+        with watch_import() as seen:
             name = f"{_package(path)}.{path.stem}"
             source = importlib.util.spec_from_file_location(name, path)
             assert source is not None  # the suffix is .py
@@ -86,19 +86,12 @@ def _package(path: Path) -> str:
         package = importlib.import_module(".".join(parts))
         if str(path.parent) in [str(Path(item).resolve()) for item in package.__path__]:
             return package.__name__
-        # Another package of that name was imported before; fall through to a private one.
+        # Another package of that name was imported before: use a private one.
     name = f"specproof_subject_{hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]}"
     private = ModuleType(name, "The folder of a file under test, so that its relative imports resolve.")
     private.__path__ = [str(path.parent)]
     sys.modules[name] = private
     return name
-
-
-def _import_watch() -> contextlib.AbstractContextManager[Any]:
-    if importlib.util.find_spec("verify.foreign.watch") is None:
-        return contextlib.nullcontext(SimpleNamespace(draws=[]))
-    watch: contextlib.AbstractContextManager[Any] = importlib.import_module("verify.foreign.watch").watch_import()
-    return watch
 
 
 def _lookup(module: ModuleType, name: str, path: Path) -> Callable[..., Any]:

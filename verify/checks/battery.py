@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from statsmodels.stats.multitest import multipletests
+import numpy as np
 
 from verify.records import Finding
 
@@ -21,16 +21,19 @@ def holm(findings: Sequence[Finding], alpha: float) -> tuple[Finding, ...]:
 
     Holm (Scandinavian Journal of Statistics 6, 1979). Findings without a p-value pass through unchanged.
     """
-    tested = [index for index, item in enumerate(findings) if item.p_value is not None]
-    if not tested:
-        return tuple(findings)
-    rejected = multipletests([findings[index].p_value for index in tested], alpha, method="holm")[0]
-    hits = int(rejected.sum())
-    result = list(findings)
-    for index, hit in zip(tested, rejected, strict=True):
-        # The last level passed, for those rejected; the level at which the procedure stopped, for the others.
-        result[index] = replace(findings[index], alpha=alpha / (len(tested) - hits + (1 if hit else 0)))
-    return tuple(result)
+    # Not statsmodels' multipletests, which agrees but runs the garbage collector twice a call: 0.2 s and more.
+    ordered = np.sort([item.p_value for item in findings if item.p_value is not None])
+    total = len(ordered)
+    passed = ordered <= alpha / np.arange(total, 0, -1)
+    hits = total if passed.all() else int(passed.argmin())
+    # The last level passed, for those rejected; the level at which the procedure stopped, for the others.
+    last = ordered[hits - 1] if hits else -1.0
+    return tuple(
+        item
+        if item.p_value is None
+        else replace(item, alpha=alpha / (total - hits + 1 if item.p_value <= last else total - hits))
+        for item in findings
+    )
 
 
 def rejections(findings: Sequence[Finding], alpha: float) -> tuple[Finding, ...]:

@@ -17,9 +17,9 @@ from verify.records import CheckClaim, Finding
 
 def distances(columns: Tensor) -> np.ndarray:
     """D_n of each column of ``columns`` (n, m) from the uniform law: the largest gap of distribution functions."""
-    ordered = np.sort(columns.numpy(), axis=0)
-    steps = np.arange(len(ordered) + 1)[:, None] / len(ordered)
-    gap: np.ndarray = np.maximum(steps[1:] - ordered, ordered - steps[:-1]).max(0)
+    ordered = np.sort(columns.T.contiguous().numpy(), axis=1)
+    steps = np.arange(len(columns) + 1) / len(columns)
+    gap: np.ndarray = np.maximum(steps[1:] - ordered, ordered - steps[:-1]).max(1)
     return gap
 
 

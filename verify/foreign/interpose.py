@@ -13,6 +13,7 @@ import queue
 import random
 import secrets
 import time
+import types
 import uuid
 from collections.abc import Callable
 from time import monotonic
@@ -31,6 +32,8 @@ _MATH = {"log": "log", "log2": "log2", "log10": "log10", "log1p": "log1p", "exp"
 _CLOCKS = ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time")
 _SEEDS = ("manual_seed", "seed", "set_rng_state")
 _GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
+_METHODS = (types.BuiltinMethodType, types.MethodType)
+_GLOBAL = (np.random.mtrand._rand, random._inst)  # type: ignore[attr-defined]
 
 
 class RoomBase:
@@ -64,7 +67,7 @@ class Room:
     # --- one run -----------------------------------------------------------------------------------------------
     def run(self, call: Callable[[], Any], leaf: Leaf) -> Any:
         """Call it once on this leaf. What it raises passes through; an interruption that it swallowed is raised."""
-        self.leaf = leaf
+        self.leaf = Leaf.current = leaf
         self._run += 1
         self._shift += 86_413  # clocks jump between runs, so that a seed taken from one shows
         self._torch.begin()
@@ -74,6 +77,8 @@ class Room:
                 result = call()
         finally:
             self._ear.open = False
+            leaf.closed = True
+            Leaf.current = None
         if leaf.failure is not None:
             raise leaf.failure
         return result
@@ -234,18 +239,12 @@ class Room:
             self._give_float()
         for slot in list(reach.slots(self.fn)):
             replacement = table.get(id(slot.value))
+            owner = getattr(slot.value, "__self__", None) if isinstance(slot.value, _METHODS) else None
             if replacement is None and isinstance(slot.value, _GENERATORS):
-                if id(slot.value) not in lazy:
-                    if type(slot.value) is random.SystemRandom:
-                        self.escapes.append("a SystemRandom draws from the operating system")
-                        continue
-                    state = state_of(slot.value)
-                    if state in states:
-                        self.escapes.append("two generators start from the same state")
-                    states.append(state)
-                    kind = LazyRandom if isinstance(slot.value, random.Random) else LazyGenerator
-                    lazy[id(slot.value)] = kind(self)
-                replacement = lazy[id(slot.value)]
+                replacement = self._lazy(slot.value, lazy, states)
+            elif replacement is None and isinstance(owner, _GENERATORS) and owner not in _GLOBAL:
+                stand_in = self._lazy(owner, lazy, states)
+                replacement = None if stand_in is None else getattr(stand_in, slot.value.__name__)
             if replacement is None:
                 continue
             try:
@@ -253,6 +252,20 @@ class Room:
             except (TypeError, AttributeError):
                 continue  # the generator's state tells, should it be drawn from
             self._undo.append(functools.partial(slot.put, slot.value))
+
+    def _lazy(self, generator: Any, known: dict[int, Any], states: list[Any]) -> Any:
+        """The stand-in of a generator made beforehand; None, and an escape, for one whose draws are its own affair."""
+        if id(generator) in known:
+            return known[id(generator)]
+        if type(generator) not in _GENERATORS:
+            self.escapes.append(f"a {type(generator).__name__} draws in a way of its own")
+            return None
+        state = state_of(generator)
+        if state in states:
+            self.escapes.append("two generators start from the same state")
+        states.append(state)
+        known[id(generator)] = (LazyRandom if isinstance(generator, random.Random) else LazyGenerator)(self)
+        return known[id(generator)]
 
     def _give_float(self) -> None:
         scope = getattr(self.fn, "__globals__", None) or getattr(getattr(self.fn, "__func__", None), "__globals__", None)

@@ -57,9 +57,13 @@ def _around(item: Any) -> Iterator[Slot]:
         yield Slot(item.__func__, _fixed)
         yield Slot(item.__self__, _fixed)
     elif isinstance(item, types.FunctionType):
-        for name in _names(item.__code__):
-            if name in item.__globals__:
-                yield _item(item.__globals__, name)
+        names = _names(item.__code__)
+        for name in names & item.__globals__.keys():
+            yield _item(item.__globals__, name)
+            module = item.__globals__[name]
+            if isinstance(module, types.ModuleType) and module.__name__.split(".")[0] not in _LIBRARIES:
+                for attribute in names & vars(module).keys():
+                    yield _item(vars(module), attribute)
         for cell in item.__closure__ or ():
             try:
                 yield Slot(cell.cell_contents, functools.partial(setattr, cell, "cell_contents"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -52,7 +52,9 @@ class Leaf:
     mass: float = 1.0
     failure: Interruption | None = None
     error: float = 0.0
+    closed: bool = False
     _guide: int = 1
+    current: ClassVar[Leaf | None] = None
 
     def fail(self, failure: Interruption) -> Interruption:
         """Remember the interruption even if the code under test swallows it; to be raised by the caller."""
@@ -64,6 +66,8 @@ class Leaf:
 
     def decide(self, site: str, probs: Sequence[float]) -> int:
         """The branch taken at ``site``; ``probs`` sum to one. A single possible branch is no decision."""
+        if self.closed:
+            raise (Leaf.current or self).misunderstand(f"{site}: a draw kept from an earlier call is used again")
         possible = [i for i, mass in enumerate(probs) if mass > 0]
         if len(possible) == 1:
             return possible[0]
@@ -110,6 +114,8 @@ class Atom:
         return not self.spent and self.low == 0.0 and self.high == 1.0 and not self.grid
 
     def check(self) -> None:
+        if self.leaf.closed:
+            raise (Leaf.current or self.leaf).misunderstand(f"{self.site}: a draw kept from an earlier call is used again")
         if self.spent:
             raise self.leaf.misunderstand(f"{self.site}: the noise of a race is used a second time")
 
@@ -297,6 +303,11 @@ class Symbol:
 
     def _refuse(self, what: str) -> Interruption:
         return self.atom.leaf.misunderstand(f"{self.atom.site}: {what}")
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Lets torch take a symbol for a tensor, so that the call reaches the mode that understands it."""
+        return NotImplemented
 
     # --- comparisons -------------------------------------------------------------------------------------------
     def under(self, bar: float, strict: bool) -> bool:

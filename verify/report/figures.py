@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from html import escape
 
 import matplotlib
@@ -41,7 +42,7 @@ def excess_figure(verdicts: Sequence[Verdict]) -> str | None:
         for number, verdict in enumerate(verdicts, 1)
         if verdict.acceptance is not None
         and verdict.overlap is not None
-        and "variation" in verdict.metric.lower().replace("tv", "variation")
+        and verdict.metric.split()[0] in {"tv", "total"}
         and math.isfinite(verdict.bias_lower)
     ]
     if not points:
@@ -99,18 +100,20 @@ def law_figure(case: Counterexample, name: str) -> str | None:
                 max(wanted[at], found[at]) + 0.02 * room, at, f"{difference:+.3g}".replace("-", "−"),
                 va="center", color=INK, fontsize=8.5,
             )  # fmt: skip
-        axes.set_yticks(list(place), [item if len(item) < 28 else item[:27] + "…" for item in rows])
+        axes.set_yticks(list(place), [item if len(item) < 28 else item[:27] + "…" for item in rows], parse_math=False)
         axes.set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1.2 * room))
-        axes.set_xlabel("probability" + (f" ({len(outcomes) - len(rows)} outcomes not shown)" * (len(outcomes) > len(rows))))
+        hidden = len(outcomes) - len(rows)
+        axes.set_xlabel(f"probability ({hidden} more outcomes not shown)" if hidden else "probability")
         return _svg(figure, name, "The law found beside the law wanted.", {})
 
 
 def _middle(verdict: Verdict) -> float:
     """Where a verdict's point is drawn: the bias itself, or the bound that made the verdict what it is."""
-    return verdict.bias_lower if verdict.status == "lossy" or not math.isfinite(verdict.bias_upper) else verdict.bias_upper
+    below = verdict.status == "lossy" or not math.isfinite(verdict.bias_upper)
+    return verdict.bias_lower if below else verdict.bias_upper
 
 
-def _style() -> object:
+def _style() -> AbstractContextManager[None]:
     return matplotlib.rc_context({"svg.fonttype": "none", "font.size": 9.5, "axes.unicode_minus": True})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,13 @@ def write_report(
     folder: str | Path,
     *,
     provenance: Mapping[str, str],
-    expected: Mapping[str, str] | None = None,
     skipped: Iterable[str] = (),
 ) -> list[Path]:
     """Write verdicts.json, index.html, index.md and the figures that index.md shows; the same input, the same bytes.
 
-    ``expected``: subject -> status that its claim promises. ``skipped``: what was not judged and why, a sentence each.
+    ``skipped``: what was not judged and why, a sentence each.
     """
-    results = Results(tuple(verdicts), dict(provenance), dict(expected or {}), tuple(skipped))
+    results = Results(tuple(verdicts), provenance, tuple(skipped))
     folder = Path(folder)
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -54,20 +54,33 @@ def markdown_page(results: Results) -> str:
     return _templates().get_template("page.md.jinja").render(**_content(results))
 
 
+@dataclass(frozen=True)
+class Row:
+    """A verdict and its place in the table, from 1."""
+
+    number: int
+    verdict: Verdict
+
+    @property
+    def surprise(self) -> bool:
+        """Whether the verdict is not the one expected."""
+        return not self.verdict.as_expected
+
+    @property
+    def remarkable(self) -> bool:
+        """Whether there is more to say than the table says."""
+        verdict = self.verdict
+        return bool(verdict.counterexample or verdict.needs or verdict.diagnosis or verdict.notes or self.surprise)
+
+    @property
+    def law(self) -> str:
+        """The name of the figure of its counterexample."""
+        return f"law-{self.number}"
+
+
 def _content(results: Results) -> dict[str, Any]:
-    rows = [
-        {
-            "number": number,
-            "verdict": verdict,
-            "expected": results.expected.get(verdict.subject),
-            "surprise": not results.as_expected(verdict),
-            "law": f"law-{number}",
-        }
-        for number, verdict in enumerate(results.verdicts, 1)
-    ]
-    # What departs from its claim first, then what is lossy without a claim, then what was expected to be.
-    cases = [row for row in rows if row["verdict"].counterexample or row["surprise"] or row["verdict"].needs]
-    cases.sort(key=lambda row: (not row["surprise"], row["number"]))
+    rows = [Row(number, verdict) for number, verdict in enumerate(results.verdicts, 1)]
+    cases = sorted((row for row in rows if row.remarkable), key=lambda row: (not row.surprise, row.number))
     return {
         "results": results,
         "rows": rows,
@@ -76,9 +89,8 @@ def _content(results: Results) -> dict[str, Any]:
         "figures": _figures(results),
         "banner": banner(results),
         "allowance": allowance(results.verdicts),
-        "mood": "bad" if results.surprises else "good" if results.expected else _mood(results.verdicts),
+        "mood": "bad" if results.surprises else "good" if _claims(results) else _mood(results.verdicts),
         "data": results.to_dict(),
-        "notes": list(dict.fromkeys(note for verdict in results.verdicts for note in verdict.notes)),
     }
 
 
@@ -92,15 +104,16 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"bias": bias, "share": share, "cell": markdown_cell, "fence": markdown_fence}
+    environment.filters |= {"bias": bias, "measure": measure, "share": share}
+    environment.filters |= {"cell": markdown_cell, "fence": markdown_fence}
     return environment
 
 
 def _figures(results: Results) -> dict[str, str]:
     drawings = {"excess": excess_figure(results.verdicts)}
-    for number, verdict in enumerate(results.verdicts, 1):
-        if verdict.counterexample is not None:
-            drawings[f"law-{number}"] = law_figure(verdict.counterexample, f"law-{number}")
+    for row in (Row(number, verdict) for number, verdict in enumerate(results.verdicts, 1)):
+        if row.verdict.counterexample is not None:
+            drawings[row.law] = law_figure(row.verdict.counterexample, row.law)
     return {name: drawing for name, drawing in drawings.items() if drawing is not None}
 
 
@@ -109,18 +122,19 @@ def banner(results: Results) -> str:
     verdicts = results.verdicts
     if not verdicts:
         return "Nothing was judged."
-    if len(verdicts) == 1 and not results.expected:
+    if len(verdicts) == 1 and not _claims(results):
         (verdict,) = verdicts
-        return f"{verdict.subject or 'The function'} is {verdict.status}: its bias is {bias(verdict)} ({verdict.metric})."
+        name = verdict.subject or "The function"
+        return f"{name} is {verdict.status}: its bias is {bias(verdict)} ({measure(verdict)})."
     counts = [(sum(verdict.status == status for verdict in verdicts), status) for status in STATUSES]
     tally = ", ".join(f"{count} {status}" for count, status in counts if count)
-    if not results.expected:
+    if not _claims(results):
         return f"{len(verdicts)} functions judged: {tally}."
     if not results.surprises:
-        return f"{len(verdicts)} functions judged, and every verdict is what its function claims: {tally}."
+        return f"{len(verdicts)} functions judged, and every verdict is as claimed or expected: {tally}."
     names = ", ".join(verdict.subject for verdict in results.surprises[:5])
     more = ", …" if len(results.surprises) > 5 else ""
-    return f"{len(results.surprises)} of {len(verdicts)} verdicts contradict what is claimed: {names}{more}."
+    return f"{len(results.surprises)} of {len(verdicts)} verdicts are not as claimed or expected: {names}{more}."
 
 
 def allowance(verdicts: Sequence[Verdict]) -> str:
@@ -131,6 +145,11 @@ def allowance(verdicts: Sequence[Verdict]) -> str:
         return "Every verdict rests on exact enumeration: no false alarm is possible."
     others = f"the chance that any of the {len(verdicts) - exact} others is wrong is at most {risk:.2g}."
     return (f"{exact} verdicts rest on exact enumeration; " if exact else "No verdict rests on enumeration; ") + others
+
+
+def _claims(results: Results) -> bool:
+    """Whether anything was expected of anybody, so that there is something to contradict."""
+    return any(verdict.expected for verdict in results.verdicts)
 
 
 def _mood(verdicts: Sequence[Verdict]) -> str:
@@ -148,7 +167,13 @@ def bias(verdict: Verdict) -> str:
     return f"{low:.3g} to {high:.3g}" if low > 0 else f"at most {high:.3g}"
 
 
+def measure(verdict: Verdict) -> str:
+    """The metric in words."""
+    return re.sub(r"\btv\b", "total variation", verdict.metric)
+
+
 def share(value: float | None) -> str:
+    """A probability in four decimals, or a dash."""
     return "–" if value is None else f"{value:.4f}"
 
 

@@ -41,8 +41,8 @@ def commit(folder: Path) -> str:
     """The commit that the package's files are at, with ``+`` where they were edited since; else ``unknown``."""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=True)
-        return done.stdout.strip()
+        line = ["git", "-C", str(folder), *words]
+        return subprocess.run(line, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
 
     try:
         # An installed copy may lie inside somebody else's repository: its files are not tracked there.

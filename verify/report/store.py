@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,16 @@ STATUSES = ("lossless", "lossy", "inconclusive")
 
 @dataclass(frozen=True)
 class Results:
-    """Everything a report is made of. ``expected``: subject -> status that its claim promises, where it claims one."""
+    """Everything a report is made of. ``skipped``: what was not judged and why, a sentence each."""
 
     verdicts: tuple[Verdict, ...]
-    provenance: dict[str, str]
-    expected: dict[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str]
     skipped: tuple[str, ...] = ()
-
-    def as_expected(self, verdict: Verdict) -> bool:
-        return self.expected.get(verdict.subject, verdict.status) == verdict.status
 
     @property
     def surprises(self) -> tuple[Verdict, ...]:
-        return tuple(verdict for verdict in self.verdicts if not self.as_expected(verdict))
+        """The verdicts that are not what was expected of their subject."""
+        return tuple(verdict for verdict in self.verdicts if not verdict.as_expected)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data under four keys: ``success``, ``statistics``, ``results``, ``meta``; no wall-clock times."""
@@ -40,7 +37,7 @@ class Results:
         for verdict in self.verdicts:
             row = json.loads(verdict.to_json())
             del row["seconds"]
-            results.append({**row, "expected": self.expected.get(verdict.subject)})
+            results.append(row)
         return {
             "success": not self.surprises,
             "statistics": {status: counts[status] for status in STATUSES} | {"unexpected": len(self.surprises)},
@@ -50,6 +47,7 @@ class Results:
 
 
 def save(results: Results, path: Path) -> None:
+    """Write the results as indented JSON."""
     path.write_text(json.dumps(results.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
@@ -61,13 +59,12 @@ def load(path: Path) -> Results:
         return Results(
             verdicts=tuple(_verdict(row) for row in rows),
             provenance=dict(data["meta"]["provenance"]),
-            expected={row["subject"]: row["expected"] for row in rows if row.get("expected") is not None},
             skipped=tuple(data["meta"]["skipped"]),
         )
     except FileNotFoundError:
-        raise SubjectError(f"there is no {path}; run `specproof audit` first, or name its folder by --output") from None
+        raise SubjectError(f"there is no {path}; run specproof audit first, or name its folder by --output") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SubjectError(f"{path} was not written by this version of specproof ({error!r}); run the audit again") from None
+        raise SubjectError(f"{path} is not as this version writes it ({error!r}); run the audit again") from None
 
 
 def _verdict(row: Mapping[str, Any]) -> Verdict:

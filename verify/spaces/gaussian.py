@@ -119,7 +119,7 @@ def _seed(seed: int, stage: int, index: int) -> int:
     return 1000 * seed + 100 * stage + index
 
 
-def _plan(offered: list[Pair], limits: Budget, call: float, row: float) -> tuple[list[Pair], int]:
+def _plan(offered: tuple[Pair, ...], limits: Budget, call: float, row: float) -> tuple[tuple[Pair, ...], int]:
     """The pairs and rows that the seconds allow, at seconds a ``call`` and a ``row``: first fewer rows, then fewer
     pairs, and only then too few rows.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from scipy.stats import chi2
@@ -99,7 +100,8 @@ class Pair:
         return f"draft = {_source(self.draft, dtype)}\ntarget = {_source(self.target, dtype)}"
 
 
-def pairs(dim: int, covariance: str) -> list[Pair]:
+@cache
+def pairs(dim: int, covariance: str) -> tuple[Pair, ...]:
     """The problems for ``dim`` dimensions, those that tell most first. ``covariance``: ``equal`` or ``any``."""
     tape = GeneratorTape(dim)
 
@@ -118,7 +120,7 @@ def pairs(dim: int, covariance: str) -> list[Pair]:
         apart("equal laws, sigma 1.5, off the origin", 0.0, 1.5, 2.0),
     ]
     if covariance == "equal":
-        return found
+        return tuple(found)
     zero, one = torch.zeros(dim).double(), torch.ones(dim).double()
     shift = _unit(tape.normal("shift", (dim,)))
     found[1:1] = [
@@ -133,7 +135,7 @@ def pairs(dim: int, covariance: str) -> list[Pair]:
             Pair.of("two covariances, means apart", FullGaussian(shift, first), FullGaussian(zero, second)),
             Pair.of("scales by coordinate", Gaussian(shift, one), Gaussian(0.5 * shift, scales)),
         ]
-    return found
+    return tuple(found)
 
 
 def _correlated(dim: int, rho: float) -> Tensor:

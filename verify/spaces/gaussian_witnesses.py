@@ -18,7 +18,7 @@ from verify.spaces.gaussian_pairs import Pair
 from verify.spaces.gaussian_rows import SMALL_CALLS, Rows
 
 GIVES = " with probability {found:.4g} where the target gives at most {mass:.4g}"
-PLAIN = "x = draft.sample((100_000,))\ny = fn(x.clone(), draft, target)\n"
+PLAIN = "x = draft.sample((20_000,))\ny = fn(x.clone(), draft, target)\n"
 
 
 def witnesses(rows: Rows, rejected: Collection[str]) -> list[Witness[Rows]]:

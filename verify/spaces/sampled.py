@@ -123,14 +123,14 @@ class Judgement:
     smallest: float
 
 
-def judge_samples(blocks: Any, n: int, seed: int, confirm: bool = True) -> Judgement:
+def judge_samples(blocks: Any, n: int, seed: int, confirm: bool = True, pairs: Any = None) -> Judgement:
     """Screen every feature at 1e-3, look again at those that fail on four times as many fresh runs, at 1e-7.
 
     A token of target probability zero needs no second look; without ``confirm`` nothing gets one, and 1e-7 is asked at
     once. False alarms: below 1e-7 (Bonferroni over the features
     screened, on fresh samples). Smallest bias seen nine times in ten by one feature: ``smallest``.
     """
-    pairs = blocks.sample(n, seed)
+    pairs = blocks.sample(n, seed) if pairs is None else pairs
     emitted = [tokens for _, tokens in pairs]
     first = blocks.departures(emitted)
     agreement = sum(block[:1] == tokens[:1] for block, tokens in pairs) / n
@@ -222,10 +222,12 @@ def judge_blocks(fn: Callable[..., Any], problems: Sequence[Problem], reason: st
     upper = 0.0
     for place, problem in enumerate(problems):
         blocks = of_problem(fn, problem)
-        judgement = judge_samples(blocks, n, seed + 1000 * place)
+        pairs = blocks.sample(n, seed + 1000 * place)
+        judgement = judge_samples(blocks, n, seed + 1000 * place, pairs=pairs)
         judged.append((judgement, problem))
-        if judgement.departure is None:
-            upper = max(upper, _bound(blocks, problem, n, seed + 1000 * place + 500))
+        upper = max(upper, _bound(pairs, problem))
+        if judgement.departure is not None and budget == "quick":
+            break
     large = judge_samples(of_markov(fn, VOCAB, LENGTH, torch.float64, seed + 11), n, seed + 17)
     common: dict[str, Any] = dict(
         metric="tv", evidence="sampled", confidence=1 - ALPHA * (len(problems) + 1), notes=notes,
@@ -247,8 +249,8 @@ def judge_blocks(fn: Callable[..., Any], problems: Sequence[Problem], reason: st
     return Verdict("inconclusive", 0.0, min(1.0, upper), needs=needs, **common)
 
 
-def _bound(blocks: Blocks, problem: Problem, n: int, seed: int) -> float:
+def _bound(pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], problem: Problem) -> float:
     """An upper bound on the bias: the completed empirical law's, plus McDiarmid's sqrt(ln(1/delta) / 2n)."""
-    counts = Counter(tokens for _, tokens in blocks.sample(n, seed))
-    law = problem.complete({tokens: count / n for tokens, count in counts.items()})
+    n = len(pairs)
+    law = problem.complete({tokens: count / n for tokens, count in Counter(tokens for _, tokens in pairs).items()})
     return float((law - problem.truth).abs().sum() / 2) + math.sqrt(math.log(1 / ALPHA) / (2 * n))

@@ -1,0 +1,89 @@
+"""The command line: ``specproof list | check | audit | report | doctor``.
+
+Whatever imports torch is imported when a command runs, so that ``--help`` and wrong options answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import verify
+from verify import commands
+from verify.errors import SubjectError
+
+WRONG_CALL, INTERRUPTED = 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status.
+
+    ``check``: 0 lossless, 1 lossy, 2 inconclusive. ``audit`` and ``doctor``: 0 if all is as expected, else 1. Always:
+    3 with one line on stderr where the call or the file is wrong, 130 after an interrupt.
+    """
+    try:
+        options = _parser().parse_args(arguments)
+        run: Callable[[argparse.Namespace], int] = options.run
+        status = run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has left: the interpreter must not try to flush into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return WRONG_CALL
+    except (SubjectError, OSError) as error:
+        return _complain(str(error))
+
+
+def _complain(message: str) -> int:
+    print("specproof:", " ".join(message.split()), file=sys.stderr)
+    return WRONG_CALL
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(_complain(f"{message}; see {self.prog} --help"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "Decides whether a speculative sampler outputs exactly its target's distribution."
+    parser = _Parser(prog="specproof", description=about, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"specproof {verify.__version__}")
+    choices = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        described = text[0].upper() + text[1:] + "."
+        added = choices.add_parser(name, help=text, description=described, allow_abbrev=False)
+        added.set_defaults(run=run)
+        return added
+
+    listing = command("list", commands.run_list, "list the built-in verifiers and what each claims")
+    listed = listing.add_mutually_exclusive_group()
+    listed.add_argument("--scenarios", action="store_true", help="list the pairs of models they are judged on instead")
+    listed.add_argument("--saboteurs", action="store_true", help="list the planted defects instead")
+
+    check = command("check", commands.run_check, "judge a function: exit 0 lossless, 1 lossy, 2 inconclusive")
+    check.add_argument("subject", metavar="FILE.py::NAME", help="the function; NAME may be dotted")
+    check.add_argument("--space", choices=tuple(commands.OPTIONS), default="discrete", help="default: discrete")
+    check.add_argument("--vocab", type=int, metavar="N", help="discrete, decoder: size of the vocabulary (default: 3)")
+    check.add_argument("--draft-length", type=int, metavar="N", help="discrete: tokens drafted a round (default: 2)")
+    check.add_argument("--length", type=int, metavar="N", help="decoder: tokens decoded (default: 4)")
+    check.add_argument("--dim", type=int, metavar="D", help="gaussian: dimensions of a token (default: 1)")
+    check.add_argument("--covariance", choices=("equal", "any"), help="gaussian: the pairs of laws (default: equal)")
+    check.add_argument("--budget", choices=("quick", "thorough"), default="quick", help="seconds, or minutes")
+    check.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the problems (default: 0)")
+    check.add_argument("--json", action="store_true", help="print the verdict as JSON, and nothing else")
+    check.add_argument("--report", type=Path, metavar="PATH.html", help="write the verdict as a page as well")
+
+    audit = command("audit", commands.run_audit, "judge the built-in verifiers, the planted defects and transformers")
+    report = command("report", commands.run_report, "make the pages again from the verdicts of the last audit")
+    for added in (audit, report):
+        added.add_argument("--output", type=Path, default=Path("reports"), metavar="FOLDER", help="default: reports")
+    command("doctor", commands.run_doctor, "show where the packages are imported from, and which versions")
+    return parser

@@ -1,0 +1,213 @@
+"""What each command does; options in, exit status out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import verify
+from verify.errors import SubjectError
+
+if TYPE_CHECKING:
+    from verify.records import Verdict
+
+STATUS = {"lossless": 0, "lossy": 1, "inconclusive": 2}
+OPTIONS = {
+    "discrete": ("vocab", "draft_length"),
+    "gaussian": ("dim", "covariance"),
+    "decoder": ("vocab", "length"),
+}
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """Print the catalogue, the scenarios or the saboteurs."""
+    if options.scenarios:
+        from verify.scenarios import scenarios
+
+        pairs = [(name, item.vocab, item.draft_length) for name, item in scenarios().items()]
+        _table([("scenario", "vocabulary", "draft length"), *pairs])
+        return 0
+    from verify.verifier import catalog
+
+    claims = {name: kind.claim for name, kind in catalog("saboteurs" if options.saboteurs else "verifiers").items()}
+    rows = [
+        (name, "exact" if claim.exact else "lossy", claim.level, claim.laws, claim.reference)
+        for name, claim in claims.items()
+    ]
+    _table([("name", "claim", "level", "laws", "reference"), *rows])
+    return 0
+
+
+def _table(rows: Sequence[Sequence[object]]) -> None:
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Judge one function; the status is the verdict's."""
+    every = {name: getattr(options, name) for names in OPTIONS.values() for name in names}
+    given = {name: value for name, value in every.items() if value is not None}
+    for name in given:
+        if name not in OPTIONS[options.space]:
+            flag, space = "--" + name.replace("_", "-"), options.space
+            raise SubjectError(f"{flag} has no meaning with --space {space}; leave it out, or choose another space")
+    if options.report is not None:
+        options.report.parent.mkdir(parents=True, exist_ok=True)
+    verdict = _judge(options, {**given, "budget": options.budget, "seed": options.seed})
+    print(verdict.to_json(indent=2) if options.json else verdict, flush=True)
+    if options.report is not None:
+        from verify.report.pages import html_page
+        from verify.report.provenance import provenance
+        from verify.report.store import Results
+
+        words = ["specproof", "check", options.subject, "--space", options.space]
+        for name, value in {**given, "budget": options.budget, "seed": options.seed}.items():
+            words += ["--" + name.replace("_", "-"), str(value)]
+        page = html_page(Results((verdict,), provenance(shlex.join(words), options.seed)))
+        options.report.write_text(page, encoding="utf-8")
+    return STATUS[verdict.status]
+
+
+def _judge(options: argparse.Namespace, arguments: dict[str, Any]) -> Verdict:
+    _one_thread()
+    from verify.judge import check_decoder, check_verifier
+    from verify.loader import describe, load
+
+    with _stdout_is_stderr():
+        try:
+            function = load(options.subject)
+            if options.space == "decoder":
+                verdict = check_decoder(function, **arguments)
+            else:
+                verdict = check_verifier(function, space=options.space, **arguments)
+        except SubjectError:
+            raise
+        except SystemExit:
+            raise SubjectError("the function called sys.exit(); return the emitted tokens instead") from None
+        except Exception as error:
+            # Python's own status for this is 1, which here would read as `lossy`.
+            if os.environ.get("SPECPROOF_DEBUG"):
+                raise
+            raise SubjectError(f"no verdict: {describe(error)}; SPECPROOF_DEBUG=1 shows where it was raised") from error
+    case = verdict.counterexample
+    if case is not None and case.snippet:
+        head = f"from verify.loader import load\n\nfn = load({options.subject!r})\n"
+        verdict = replace(verdict, counterexample=replace(case, snippet=head + case.snippet))
+    return replace(verdict, subject=options.subject)
+
+
+def _one_thread() -> None:
+    """Sums in another order differ in their last digits: with one thread a rerun is the same to the last."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def _stdout_is_stderr() -> Iterator[None]:
+    """Sends to stderr what a stranger's code prints, also from C or from a child process."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        # What was printed to sys.__stdout__ itself may still be held there: it leaves before the door is opened again.
+        if sys.__stdout__ is not None:
+            sys.__stdout__.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def run_audit(options: argparse.Namespace) -> int:
+    """Judge all there is, one line each as it is known; 0 if every verdict is as claimed or expected."""
+    _one_thread()
+    from verify.report.pages import banner, bias, write_report
+    from verify.report.provenance import provenance
+    from verify.report.store import Results
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    verdicts: list[Verdict] = []
+    skipped: list[str] = []
+    for verdict in _audited(options.output / "findings.jsonl", skipped):
+        verdicts.append(verdict)
+        mark = " " if verdict.as_expected else "!"
+        print(f"{mark} {verdict.status:<12}  {verdict.evidence:<11}  {bias(verdict):<10}  {verdict.subject}", flush=True)
+    for reason in skipped:
+        print("  skipped:", reason)
+    origin = provenance("specproof audit", seed=0)
+    write_report(verdicts, options.output, provenance=origin, skipped=skipped)
+    results = Results(tuple(verdicts), origin, tuple(skipped))
+    print(banner(results), f"See {options.output / 'index.html'}.")
+    return 1 if results.surprises else 0
+
+
+def _audited(findings: Path, skipped: list[str]) -> Iterator[Verdict]:
+    """Verdicts as they are known; each finding is in the file by then. Appends to ``skipped`` what it leaves out."""
+    from verify.audit import audit, finite
+    from verify.scenarios import scenarios
+    from verify.verifier import catalog
+
+    findings.write_text("")
+    cases = scenarios()
+    for folder, prefix in (("verifiers", ""), ("saboteurs", "saboteurs/")):
+        for name, kind in catalog(folder).items():
+            if not finite(kind.claim):
+                skipped.append(f"{prefix}{name}: its {kind.claim.laws} laws cannot be enumerated; its tests judge it")
+                continue
+            (verdict,) = audit({prefix + name: kind()}, cases, findings=findings)
+            yield replace(verdict, expected="lossless" if kind.claim.exact else "lossy")
+    try:
+        from verify.upstream import audit_transformers
+
+        yield from audit_transformers()
+    except ImportError as error:
+        skipped.append(f"transformers: {error}; pip install 'specproof[peers]' to judge its samplers")
+
+
+def run_report(options: argparse.Namespace) -> int:
+    """Make the pages again from verdicts.json."""
+    from verify.report.pages import write_report
+    from verify.report.store import load
+
+    results = load(options.output / "verdicts.json")
+    paths = write_report(results.verdicts, options.output, provenance=results.provenance, skipped=results.skipped)
+    print(*paths, sep="\n")
+    return 0
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """Show where the packages come from; 1, and a warning, if any comes from elsewhere than this program."""
+    import platform
+    from importlib.metadata import packages_distributions
+
+    import distributions
+    from verify.report.provenance import versions
+
+    home = Path(__file__).resolve().parents[1]
+    rows: list[tuple[str, str, object]] = []
+    warnings = []
+    for package in (verify, distributions):
+        path = Path(package.__file__ or "").resolve()
+        rows.append((package.__name__, getattr(package, "__version__", "unknown"), path))
+        if path.parent.parent != home:
+            warnings.append(f"{package.__name__} does not come from {home}; uninstall the package that brings it")
+    for name, owners in packages_distributions().items():
+        others = ", ".join(sorted(set(owners) - {"specproof"}))
+        if name in ("verify", "distributions") and others:
+            warnings.append(f"{name} is brought by {others} too; pip uninstall {others}, then install specproof again")
+    rows.append(("python", platform.python_version(), sys.executable))
+    rows += [(name, found, "") for name, found in versions().items()]
+    _table(rows)
+    for warning in warnings:
+        print("warning:", warning, file=sys.stderr)
+    return 1 if warnings else 0
