@@ -369,7 +369,7 @@ def test_a_slow_function_gets_fewer_rows() -> None:
 
 def test_the_plan_gives_up_rows_then_pairs() -> None:
     offered = pairs(1, "equal")
-    full, slow, slower, slowest = (_plan(offered, BUDGETS["quick"], 0.0, row) for row in (1e-6, 1e-4, 2e-4, 1e-2))
+    full, slow, slower, slowest = (_plan(offered, BUDGETS["quick"], 0.0, row) for row in (1e-6, 1.5e-4, 3e-4, 1e-2))
     assert (len(full[0]), full[1]) == (6, 65_536)
     assert (len(slow[0]), slow[1]) == (6, ENOUGH)
     assert (len(slower[0]), slower[1]) == (3, ENOUGH)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shlex
 import sys
@@ -96,7 +97,7 @@ def _judge(options: argparse.Namespace, arguments: dict[str, Any]) -> Verdict:
             # Python's own status for this is 1, which here would read as `lossy`.
             if os.environ.get("SPECPROOF_DEBUG"):
                 raise
-            raise SubjectError(f"no verdict: {describe(error)}; SPECPROOF_DEBUG=1 shows where it was raised") from error
+            raise SubjectError(f"no verdict: {describe(error)}; SPECPROOF_DEBUG=1 shows where from") from error
     case = verdict.counterexample
     if case is not None and case.snippet:
         head = f"from verify.loader import load\n\nfn = load({options.subject!r})\n"
@@ -141,7 +142,8 @@ def run_audit(options: argparse.Namespace) -> int:
     for verdict in _audited(options.output / "findings.jsonl", skipped):
         verdicts.append(verdict)
         mark = " " if verdict.as_expected else "!"
-        print(f"{mark} {verdict.status:<12}  {verdict.evidence:<11}  {bias(verdict):<10}  {verdict.subject}", flush=True)
+        size, name = bias(verdict), verdict.subject
+        print(f"{mark} {verdict.status:<12}  {verdict.evidence:<11}  {size:<10}  {name}", flush=True)
     for reason in skipped:
         print("  skipped:", reason)
     origin = provenance("specproof audit", seed=0)
@@ -169,7 +171,10 @@ def _audited(findings: Path, skipped: list[str]) -> Iterator[Verdict]:
     try:
         from verify.upstream import audit_transformers
 
-        yield from audit_transformers()
+        for verdict in audit_transformers():
+            with findings.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in json.loads(verdict.to_json())["findings"])
+            yield verdict
     except ImportError as error:
         skipped.append(f"transformers: {error}; pip install 'specproof[peers]' to judge its samplers")
 

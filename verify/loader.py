@@ -16,6 +16,9 @@ from typing import Any
 
 from verify.errors import SubjectError
 
+IMPORT_DRAWS = "__specproof_import_draws__"
+"""The attribute of a module that holds what was drawn while it was imported."""
+
 
 def load(spec: str) -> Callable[..., Any]:
     """The callable named by ``FILE.py::NAME``; the file's folder becomes and stays the first of ``sys.path``.
@@ -28,7 +31,12 @@ def load(spec: str) -> Callable[..., Any]:
     before = list(sys.path)
     sys.path.insert(0, str(path.parent))
     try:
-        return _lookup(_execute(path), name, path)
+        module = _execute(path)
+        function = _lookup(module, name, path)
+        if draws := vars(module).get(IMPORT_DRAWS):
+            # The judge looks in the function's own globals, and the file may only pass on a neighbour's function.
+            getattr(function, "__globals__", {}).setdefault(IMPORT_DRAWS, draws)
+        return function
     except BaseException:
         sys.path[:] = before
         raise
@@ -71,7 +79,7 @@ def _execute(path: Path) -> ModuleType:
         ) from error
     if seen.draws:
         # A draw made while importing is frozen into the module, and no enumeration of calls can see it vary.
-        module.__dict__["__specproof_import_draws__"] = tuple(seen.draws)
+        vars(module)[IMPORT_DRAWS] = tuple(seen.draws)
     return module
 
 
@@ -112,6 +120,8 @@ def _lookup(module: ModuleType, name: str, path: Path) -> Callable[..., Any]:
         item = _instance(item, name)
     if not callable(item):
         raise SubjectError(f"{name!r} in {path.name} is a {type(item).__name__}, not a function; name a callable")
+    if getattr(type(item).__call__, "__globals__", None) is vars(module):
+        item = item.__call__  # a bound method, unlike its object, says which globals it runs in
     found: Callable[..., Any] = item
     return found
 

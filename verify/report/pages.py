@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from verify.records import Verdict
 from verify.report.figures import excess_figure, law_figure
@@ -104,7 +105,7 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"bias": bias, "measure": measure, "share": share}
+    environment.filters |= {"bias": bias, "measure": measure, "share": share, "breakable": breakable}
     environment.filters |= {"cell": markdown_cell, "fence": markdown_fence}
     return environment
 
@@ -139,12 +140,13 @@ def banner(results: Results) -> str:
 
 def allowance(verdicts: Sequence[Verdict]) -> str:
     """How sure the reader may be of all verdicts together (the union bound over those that rest on samples)."""
-    exact = sum(verdict.evidence == "exact" for verdict in verdicts)
-    risk = min(1.0, math.fsum(1.0 - verdict.confidence for verdict in verdicts if verdict.evidence != "exact"))
-    if exact == len(verdicts):
-        return "Every verdict rests on exact enumeration: no false alarm is possible."
-    others = f"the chance that any of the {len(verdicts) - exact} others is wrong is at most {risk:.2g}."
-    return (f"{exact} verdicts rest on exact enumeration; " if exact else "No verdict rests on enumeration; ") + others
+    sampled = [verdict for verdict in verdicts if verdict.evidence not in ("exact", "enumeration")]
+    if not sampled:
+        return "Every verdict rests on enumeration: no false alarm is possible."
+    risk = min(1.0, math.fsum(1.0 - verdict.confidence for verdict in sampled))
+    rest = len(verdicts) - len(sampled)
+    head = f"{rest} verdicts rest on enumeration; " if rest else "No verdict rests on enumeration; "
+    return f"{head}the probability that any of the {len(sampled)} others is wrong is at most {risk:.2g}."
 
 
 def _claims(results: Results) -> bool:
@@ -175,6 +177,11 @@ def measure(verdict: Verdict) -> str:
 def share(value: float | None) -> str:
     """A probability in four decimals, or a dash."""
     return "–" if value is None else f"{value:.4f}"
+
+
+def breakable(text: str) -> Markup:
+    """Text that may be broken inside names and paths, after their punctuation."""
+    return Markup(re.sub(r"(?<=\w)([/_=:]+)(?=\w)", r"\1<wbr>", str(escape(text))))
 
 
 def markdown_cell(text: object) -> str:

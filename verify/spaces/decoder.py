@@ -270,6 +270,10 @@ class _Sampled:
                         found.append(((), pair.call(self.fn)))
                 except SubjectError:
                     raise
+                except NotUnderstood:
+                    raise SubjectError(
+                        "the function keeps a draw of one call and uses it in another; draw anew in each call"
+                    ) from None
                 except Exception as error:
                     text = " ".join(str(error).split())[:200]
                     raise SubjectError(

@@ -150,7 +150,7 @@ def adapt(fn: Sampler, pair: Pair, seed: int) -> Subject:
 
 
 def seconds_per_row(subject: Subject, pair: Pair, seed: int) -> tuple[float, float]:
-    """Seconds that a call costs, and each of its rows: calls of 17 rows and of 1024, or 64 where that takes long."""
+    """Seconds that a call costs, and each of its rows: from calls of 17 rows and of 1024, or fewer where it is slow."""
 
     def fastest(rows: int) -> float:
         """Of up to three runs: what else the machine does can only add to the time of one."""
@@ -163,8 +163,8 @@ def seconds_per_row(subject: Subject, pair: Pair, seed: int) -> tuple[float, flo
 
     few, rows = fastest(17), 64
     many = fastest(rows)
-    if many < 0.02:
-        rows = 1024
+    if many < 0.25:
+        rows = 1024 if many < 0.02 else 256
         many = fastest(rows)
     return few, max(0.0, many - few) / (rows - 17)
 

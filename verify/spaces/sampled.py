@@ -16,6 +16,7 @@ from verify.checks.martingale import Departure, departures
 from verify.errors import SubjectError
 from verify.foreign.plain import seeded
 from verify.foreign.runs import time_limit
+from verify.foreign.symbols import NotUnderstood
 from verify.problems import Problem
 from verify.records import Counterexample, Verdict
 
@@ -55,6 +56,10 @@ class Blocks:
                         result = self.call(block)
                 except SubjectError:
                     raise
+                except NotUnderstood:
+                    raise SubjectError(
+                        "the function keeps a draw of one call and uses it in another; draw anew in each call"
+                    ) from None
                 except Exception as error:
                     text = " ".join(str(error).split())[:200]
                     raise SubjectError(
