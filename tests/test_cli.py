@@ -40,7 +40,7 @@ def right(draft_tokens, draft_probs, target_probs):
     global calls
     calls += 1
     if calls == 1:
-        print("to sys.stdout")
+        print("to sys.stdout, which the judge may silence")
         print("to the original stdout", file=sys.__stdout__)
         os.write(1, b"to the descriptor\\n")
     return _verify(draft_tokens, draft_probs, target_probs, True)
@@ -138,7 +138,7 @@ def test_a_correct_function_is_lossless_and_json_is_all_that_is_printed(file: Pa
     found = json.loads(done.stdout)
     assert found["status"] == "lossless" and found["evidence"] == "exact" and found["bias_upper"] < 1e-12
     assert found["subject"] == "subjects.py::right"
-    for line in ("loading", "to sys.stdout", "to the original stdout", "to the descriptor"):
+    for line in ("loading", "to the original stdout", "to the descriptor"):
         assert line in done.stderr.splitlines()
 
 
@@ -171,7 +171,8 @@ def test_options_reach_the_judge(words: list[str], kind: str, asked: dict[str, A
 
 
 def test_a_report_is_written_with_the_command_that_made_it(file: Path, judge: Any, tmp_path: Path) -> None:
-    judge.answer = verdict("lossy", counterexample=Counterexample(0.25, "print(fn)", found={"0": 1.0}, wanted={"0": 0.5}))
+    case = Counterexample(0.25, "print(fn)", found={"0": 1.0}, wanted={"0": 0.5})
+    judge.answer = verdict("lossy", counterexample=case)
     page = tmp_path / "deep" / "page.html"
     assert main(["check", "subjects.py::right", "--vocab", "4", "--report", str(page)]) == 1
     text = page.read_text()
@@ -233,7 +234,9 @@ def test_a_reader_that_leaves_early_causes_no_traceback() -> None:
         (["report", "--output", "absent"], "run specproof audit first"),
     ],
 )
-def test_a_wrong_call_is_one_line_and_status_3(words: list[str], says: str, tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
+def test_a_wrong_call_is_one_line_and_status_3(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
     files = {
         "notes.txt": "",
         "empty.py": "",
@@ -424,7 +427,9 @@ def test_an_audit_that_finds_what_is_claimed_succeeds(audited: dict[str, Any], t
     assert (tmp_path / "out" / "index.html").is_file() and (tmp_path / "out" / "index.md").is_file()
 
 
-@pytest.mark.parametrize(("name", "status"), [("good", "lossy"), ("good", "inconclusive"), ("saboteurs/bad", "lossless")])
+@pytest.mark.parametrize(
+    ("name", "status"), [("good", "lossy"), ("good", "inconclusive"), ("saboteurs/bad", "lossless")]
+)
 def test_an_audit_that_finds_otherwise_fails(
     name: str, status: str, audited: dict[str, Any], tmp_path: Path, capsys: Any
 ) -> None:

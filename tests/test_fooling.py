@@ -116,7 +116,10 @@ def device():
 
 
 def process():
-    return int(subprocess.run([sys.executable, "-c", "import os; print(os.urandom(1)[0])"], capture_output=True).stdout) / 256
+    return (
+        int(subprocess.run([sys.executable, "-c", "import os; print(os.urandom(1)[0])"], capture_output=True).stdout)
+        / 256
+    )
 
 
 @functools.cache
@@ -176,8 +179,8 @@ def test_an_escaped_draw_is_never_exactly_lossless(name):
 
 def test_a_process_started_in_the_call():
     # One process for each run is slow: one problem shows that it is noticed.
-    from verify.foreign.runs import exact_runs
     from verify.foreign.interpose import Room
+    from verify.foreign.runs import exact_runs
 
     with Room(process) as room:
         with pytest.raises(BaseException, match="escaped|differ"):

@@ -110,7 +110,12 @@ def numpy_cached_generator(x, q, p):
     accepted = _RNG.random(n) < p[np.arange(n), x] / q[np.arange(n), x]
     kept = n if accepted.all() else int(accepted.argmin())
     weights = p[n] if kept == n else np.maximum(p[kept] - q[kept], 0)
-    return np.append(x[:kept], np.argmax(np.log(weights, where=weights > 0, out=np.full(len(weights), -np.inf)) + _RNG.gumbel(size=len(weights))))
+    return np.append(
+        x[:kept],
+        np.argmax(
+            np.log(weights, where=weights > 0, out=np.full(len(weights), -np.inf)) + _RNG.gumbel(size=len(weights))
+        ),
+    )
 
 
 def numpy_legacy(x, q, p):

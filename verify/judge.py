@@ -38,7 +38,10 @@ def check_verifier(
     if space == "discrete":
         _whole("vocab", vocab, 2, 8)
         _whole("draft_length", draft_length, 1, 6)
-        _require(vocab**draft_length <= 4096, "vocab ** draft_length must be at most 4096 to be enumerated; use less of either")
+        _require(
+            vocab**draft_length <= 4096,
+            "vocab ** draft_length must be at most 4096 to be enumerated; use less of either",
+        )
         from verify.spaces.discrete import judge_discrete
 
         verdict = judge_discrete(fn, vocab=vocab, draft_length=draft_length, budget=budget, seed=seed)

@@ -34,7 +34,9 @@ class Problem:
         object.__setattr__(self, "draft", tuple(self._rows(t, d, "draft") for d, t in enumerate(self.draft)))
         object.__setattr__(self, "target", tuple(self._rows(t, d, "target") for d, t in enumerate(self.target)))
         if len(self.target) != len(self.draft) + 1 or not self.draft:
-            raise ValueError("a problem needs one table per drafted position and one target table more; add the bonus row")
+            raise ValueError(
+                "a problem needs one table per drafted position and one target table more; add the bonus row"
+            )
 
     def _rows(self, table: Any, depth: int, name: str) -> Tensor:
         rows = torch.as_tensor(table, dtype=torch.float64)
@@ -203,7 +205,9 @@ def pool(vocab: int, length: int, seed: int = 0, copies: int = 1) -> list[Proble
         equal = tables(_random(1.0), length + 1)
         found.append(Problem(equal[:-1], equal, "equal laws"))
         near = tuple(t / t.sum(-1, keepdim=True) for t in equal)
-        found.append(Problem(tuple(t * (1 + 1e-15 * torch.arange(vocab)) for t in near[:-1]), near, "equal but for rounding"))
+        found.append(
+            Problem(tuple(t * (1 + 1e-15 * torch.arange(vocab)) for t in near[:-1]), near, "equal but for rounding")
+        )
         found.append(Problem(tuple(t.flip(-1) for t in equal[:-1]), equal, "reversed"))
     return found
 

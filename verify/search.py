@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
 
 from verify.errors import SubjectError
-from verify.foreign.symbols import NotUnderstood
+from verify.foreign.leaf import NotUnderstood
 from verify.problems import Problem
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from verify.foreign.interpose import Room
@@ -30,7 +29,9 @@ def speculative_sampling() -> Callable[..., Any]:
 
     function: Callable[..., Any] | None = getattr(utils, "_speculative_sampling", None)
     if function is None or tuple(inspect.signature(function).parameters)[:4] != PARAMETERS:
-        raise ImportError("this transformers has no _speculative_sampling with the parameters known here; try another release")
+        raise ImportError(
+            "this transformers has no _speculative_sampling with the parameters known here; try another release"
+        )
     return function
 
 
@@ -107,7 +108,12 @@ def _greedy(name: str, seed: int) -> Verdict:
     worst = max(laws, key=lambda item: item.bias)
     small = min((item for item in laws if item.bias > 1e-3), key=lambda item: (item.problem.vocab, -item.bias))
     case = counterexample(small)
-    case = replace(case, snippet=case.snippet.replace("from verify.problems import Problem, wide", "from verify.upstream import GreedyProblem as Problem"))
+    case = replace(
+        case,
+        snippet=case.snippet.replace(
+            "from verify.problems import Problem, wide", "from verify.upstream import GreedyProblem as Problem"
+        ),
+    )
     return Verdict(
         "lossy" if worst.bias > EXACT else "lossless", worst.bias, worst.bias, "tv", "exact", 1.0,
         acceptance=sum(item.agreement for item in laws) / len(laws),

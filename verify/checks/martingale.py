@@ -63,7 +63,9 @@ class Departure:
 
     def __str__(self) -> str:
         if self.impossible:
-            return f"emitted {self.group}, where the target gives it probability zero ({self.excess:.0f} of {self.n} runs)"
+            return (
+                f"emitted {self.group}, where the target gives it probability zero ({self.excess:.0f} of {self.n} runs)"
+            )
         return f"token {self.position + 1}, {self.group}: {self.excess / self.n:+.4f} of all runs too many"
 
 

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from verify.foreign import numpy_draws, reach
-from verify.foreign.symbols import Leaf, Symbol
+from verify.foreign.leaf import Leaf
+from verify.foreign.symbols import Symbol
 from verify.foreign.torch_draws import TorchDraws
 from verify.foreign.watch import Generators, audited, state_of
 
@@ -268,7 +269,9 @@ class Room:
         return known[id(generator)]
 
     def _give_float(self) -> None:
-        scope = getattr(self.fn, "__globals__", None) or getattr(getattr(self.fn, "__func__", None), "__globals__", None)
+        scope = getattr(self.fn, "__globals__", None) or getattr(
+            getattr(self.fn, "__func__", None), "__globals__", None
+        )
         if scope is None:
             return
         if "float" in scope:
@@ -331,5 +334,3 @@ def _or_symbol(original: Callable[..., Any], method: str) -> Callable[..., Any]:
 
 def _unless_symbol(original: Callable[..., bool], answer: bool) -> Callable[..., bool]:
     return lambda value: answer if isinstance(value, Symbol) else original(value)
-
-

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from verify.foreign.symbols import Leaf, Symbol, winner
+from verify.foreign.leaf import Leaf
+from verify.foreign.race import winner
+from verify.foreign.symbols import Symbol
 from verify.foreign.torch_draws import TorchDraws, categoricals, permutation
 
 Array = np.ndarray[Any, Any]
@@ -104,7 +106,9 @@ class NumpyDraws:
         )
 
     # other continuous laws with a quantile function
-    def standard_exponential(self, size: Any = None, dtype: Any = np.float64, method: str = "zig", out: Any = None) -> Any:
+    def standard_exponential(
+        self, size: Any = None, dtype: Any = np.float64, method: str = "zig", out: Any = None
+    ) -> Any:
         return self.exponential(1.0, size)
 
     def exponential(self, scale: Any = 1.0, size: Any = None) -> Any:
@@ -129,7 +133,9 @@ class NumpyDraws:
         return self.normal(0.0, 1.0, shape or None)
 
     # finite
-    def integers(self, low: int, high: int | None = None, size: Any = None, dtype: Any = np.int64, endpoint: bool = False) -> Any:
+    def integers(
+        self, low: int, high: int | None = None, size: Any = None, dtype: Any = np.int64, endpoint: bool = False
+    ) -> Any:
         start, stop = (0, int(low)) if high is None else (int(low), int(high))
         count = stop - start + int(endpoint)
         if count > 4096:
@@ -140,7 +146,9 @@ class NumpyDraws:
     def randint(self, low: int, high: int | None = None, size: Any = None, dtype: Any = int) -> Any:
         return self.integers(low, high, size, dtype)
 
-    def choice(self, a: Any, size: Any = None, replace: bool = True, p: Any = None, axis: int = 0, shuffle: bool = True) -> Any:
+    def choice(
+        self, a: Any, size: Any = None, replace: bool = True, p: Any = None, axis: int = 0, shuffle: bool = True
+    ) -> Any:
         items = np.arange(int(a)) if np.ndim(a) == 0 else np.asarray(a)
         weights = [1.0] * len(items) if p is None else np.asarray(p, dtype=float).tolist()
         if len(weights) != len(items):
@@ -160,7 +168,8 @@ class NumpyDraws:
         rows = 1 if size is None else int(np.prod(size))
         site, weights = self._torch.site("numpy.multinomial"), np.asarray(pvals, dtype=float).tolist()
         counts = [
-            np.bincount(categoricals(self.leaf, weights, int(n), True, site), minlength=len(weights)) for _ in range(rows)
+            np.bincount(categoricals(self.leaf, weights, int(n), True, site), minlength=len(weights))
+            for _ in range(rows)
         ]
         return counts[0] if size is None else np.array(counts).reshape(*np.atleast_1d(size), len(weights))
 
@@ -226,9 +235,15 @@ class StdlibDraws:
     def choice(self, seq: Sequence[Any]) -> Any:
         return seq[self._below(len(seq), "random.choice")]
 
-    def choices(self, population: Sequence[Any], weights: Any = None, *, cum_weights: Any = None, k: int = 1) -> list[Any]:
+    def choices(
+        self, population: Sequence[Any], weights: Any = None, *, cum_weights: Any = None, k: int = 1
+    ) -> list[Any]:
         if weights is None:
-            weights = np.diff(np.asarray(cum_weights, float), prepend=0.0) if cum_weights is not None else [1.0] * len(population)
+            weights = (
+                np.diff(np.asarray(cum_weights, float), prepend=0.0)
+                if cum_weights is not None
+                else [1.0] * len(population)
+            )
         weights = [float(w) for w in weights]
         if math.fsum(weights) <= 0 or any(w < 0 for w in weights):
             raise ValueError("Total of weights must be greater than zero")

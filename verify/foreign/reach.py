@@ -45,7 +45,9 @@ def _holds(value: Any) -> bool:
     return hasattr(value, "__dict__") and type(value).__module__.split(".")[0] not in _LIBRARIES
 
 
-_LIBRARIES = frozenset({"builtins", "torch", "numpy", "random", "typing", "abc", "enum", "collections", "functools", "secrets"})
+_LIBRARIES = frozenset(
+    {"builtins", "torch", "numpy", "random", "typing", "abc", "enum", "collections", "functools", "secrets"}
+)
 _PREFIXES = ("torch.", "numpy.")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from verify.errors import SubjectError
 from verify.foreign.interpose import Room
-from verify.foreign.symbols import Leaf, NotUnderstood, Pruned
+from verify.foreign.leaf import Leaf, NotUnderstood, Pruned
 
 
 class Escaped(NotUnderstood):
@@ -111,7 +111,9 @@ def time_limit(seconds: float = LIMIT_SECONDS) -> Iterator[None]:
         return
 
     def expired(number: int, frame: object) -> None:
-        raise SubjectError(f"the function did not return within {seconds:g} s on one draft; make it stop, or shrink its input")
+        raise SubjectError(
+            f"the function did not return within {seconds:g} s on one draft; make it stop, or shrink its input"
+        )
 
     before = signal.signal(signal.SIGALRM, expired)
     timer = signal.setitimer(signal.ITIMER_REAL, seconds)

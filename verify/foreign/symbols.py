@@ -9,261 +9,14 @@ would need the number itself raises NotUnderstood.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.integrate import quad
-from scipy.special import ndtr, ndtri
 
-INF = math.inf
-
-
-class Interruption(BaseException):
-    """Ends a run from inside. Not an Exception, so that the code under test does not swallow it by accident."""
-
-
-class NotUnderstood(Interruption):
-    """The code did something with a draw that the enumeration has no exact account of."""
-
-
-class Pruned(Interruption):
-    """The run's probability fell below the smallest that is followed."""
-
-
-@dataclass
-class Decision:
-    """A branching: where, which branch was taken, the branches' probabilities."""
-
-    site: str
-    taken: int
-    probs: tuple[float, ...]
-
-
-@dataclass
-class Leaf:
-    """One run of the code: the branches prescribed to it, the decisions it met, its probability."""
-
-    prescribed: tuple[int, ...]
-    min_mass: float
-    decisions: list[Decision] = field(default_factory=list)
-    mass: float = 1.0
-    failure: Interruption | None = None
-    error: float = 0.0
-    closed: bool = False
-    _guide: int = 1
-    current: ClassVar[Leaf | None] = None
-
-    def fail(self, failure: Interruption) -> Interruption:
-        """Remember the interruption even if the code under test swallows it; to be raised by the caller."""
-        self.failure = self.failure or failure
-        return failure
-
-    def misunderstand(self, what: str) -> Interruption:
-        return self.fail(NotUnderstood(what))
-
-    def decide(self, site: str, probs: Sequence[float]) -> int:
-        """The branch taken at ``site``; ``probs`` sum to one. A single possible branch is no decision."""
-        if self.closed:
-            raise (Leaf.current or self).misunderstand(f"{site}: a draw kept from an earlier call is used again")
-        possible = [i for i, mass in enumerate(probs) if mass > 0]
-        if len(possible) == 1:
-            return possible[0]
-        at = len(self.decisions)
-        if at < len(self.prescribed):
-            taken = self.prescribed[at]
-            if taken >= len(probs) or not probs[taken] > 0:
-                raise self.misunderstand(f"{site}: the same draws led to different branches; the code keeps a state")
-        else:
-            taken = self._choose(possible, probs)
-            if self.mass * probs[taken] < self.min_mass:
-                raise self.fail(Pruned(site))
-        self.decisions.append(Decision(site, taken, tuple(probs)))
-        self.mass *= probs[taken]
-        return taken
-
-
-    def _choose(self, possible: Sequence[int], probs: Sequence[float]) -> int:
-        """The branch to follow first: with the branches' own probabilities, so that a loop that ends, ends here too."""
-        self._guide = (self._guide * 48_271) % 0x7FFF_FFFF  # the "minimal standard" generator of Park and Miller
-        left = self._guide / 0x7FFF_FFFF
-        for branch in possible:
-            left -= probs[branch]
-            if left < 0:
-                return branch
-        return max(possible, key=lambda i: probs[i])
-
-
-class Atom:
-    """One uniform on [0, 1), known so far to lie in [low, high). ``grid`` > 0: only the points k / grid, of which
-    those in ``alive`` remain.
-    """
-
-    __slots__ = ("alive", "grid", "high", "leaf", "low", "site", "spent")
-
-    def __init__(self, leaf: Leaf, site: str, grid: int = 0) -> None:
-        self.leaf, self.site, self.grid = leaf, site, grid
-        self.low, self.high = 0.0, 1.0
-        self.spent = False
-        self.alive = np.ones(grid, dtype=bool) if grid else None
-
-    @property
-    def fresh(self) -> bool:
-        return not self.spent and self.low == 0.0 and self.high == 1.0 and not self.grid
-
-    def check(self) -> None:
-        if self.leaf.closed:
-            raise (Leaf.current or self.leaf).misunderstand(f"{self.site}: a draw kept from an earlier call is used again")
-        if self.spent:
-            raise self.leaf.misunderstand(f"{self.site}: the noise of a race is used a second time")
-
-    def below(self, cut: float) -> bool:
-        """Is the uniform below ``cut``? Branches if that is open, and remembers the answer."""
-        self.check()
-        if cut <= self.low:
-            return False
-        if cut >= self.high:
-            return True
-        width = self.high - self.low
-        chance = (cut - self.low) / width
-        if self.leaf.decide(self.site, (1.0 - chance, chance)):
-            self.high = cut
-            return True
-        self.low = cut
-        return False
-
-    def among(self, chosen: np.ndarray[Any, Any]) -> bool:
-        """For a grid: is the point among the ``chosen`` ones?"""
-        self.check()
-        assert self.alive is not None
-        inside = int((self.alive & chosen).sum())
-        total = int(self.alive.sum())
-        if inside in (0, total):
-            return inside > 0
-        yes = bool(self.leaf.decide(self.site, (1.0 - inside / total, inside / total)))
-        self.alive = self.alive & (chosen if yes else ~chosen)
-        return yes
-
-
-@dataclass(frozen=True)
-class Step:
-    """A monotone map. ``pull(c, strict)`` turns the event f(x) < c (or <=, not strict) into one on x: the cut, and
-    whether it is strict; for a falling map the event is x > cut (or >=).
-    """
-
-    rising: bool
-    apply: Callable[[float], float]
-    pull: Callable[[float, bool], tuple[float, bool]]
-
-
-def _add(by: float) -> Step:
-    return Step(True, lambda x: x + by, lambda c, s: (c - by, s))
-
-
-def _mul(by: float) -> Step:
-    return Step(by > 0, lambda x: _times(x, by), lambda c, s: (c / by, s))
-
-
-def _times(x: float, by: float) -> float:
-    return 0.0 if x == 0 else x * by
-
-
-def _guard(function: Callable[[float], float], value: float, low: float, high: float) -> float:
-    """``function`` on [low, high], with the ends' limits where the library raises."""
-    try:
-        return float(function(value))
-    except OverflowError:
-        return INF
-    except ValueError:
-        return low if value <= 0 else high
-
-
-def _log(base: float = math.e) -> Step:
-    return Step(
-        True,
-        lambda x: -INF if x <= 0 else (INF if x == INF else math.log(x) / math.log(base) if base != math.e else math.log(x)),
-        lambda c, s: (_power(base, c), s),
-    )
-
-
-def _power(base: float, c: float) -> float:
-    return _guard(math.exp if base == math.e else lambda x: base**x, c, 0.0, INF)
-
-
-_LOG1P = Step(
-    True, lambda x: -INF if x <= -1 else math.log1p(x), lambda c, s: (_guard(math.expm1, c, -1.0, INF), s)
-)
-_EXP = Step(
-    True, lambda x: _power(math.e, x), lambda c, s: (-INF, s) if c <= 0 else (INF if c == INF else math.log(c), s)
-)
-_EXPM1 = Step(
-    True, lambda x: _guard(math.expm1, x, -1.0, INF), lambda c, s: (-INF, s) if c <= -1 else (math.log1p(c), s)
-)
-_PROBIT = Step(True, lambda x: float(ndtri(x)), lambda c, s: (float(ndtr(c)), s))
-_NORMAL_CDF = Step(
-    True, lambda x: float(ndtr(x)), lambda c, s: (-INF, s) if c <= 0 else (INF, s) if c >= 1 else (float(ndtri(c)), s)
-)
-_SIGMOID = Step(
-    True,
-    lambda x: 1.0 / (1.0 + _power(math.e, -x)),
-    lambda c, s: (-INF, s) if c <= 0 else (INF, s) if c >= 1 else (math.log(c) - math.log1p(-c), s),
-)
-def _reciprocal(positive: bool) -> Step:
-    def pull(c: float, s: bool) -> tuple[float, bool]:
-        # 1/x falls on either side of zero: 1/x < c is x > 1/c there, everything or nothing where c has the other sign.
-        if positive:
-            return (INF, s) if c <= 0 else (1.0 / c, s)
-        return (-INF, s) if c >= 0 else (1.0 / c, s)
-
-    return Step(False, lambda x: (INF if positive else -INF) if x == 0 else 1.0 / x, pull)
-
-
-def _raise_to(exponent: float) -> Step:
-    def pull(c: float, s: bool) -> tuple[float, bool]:
-        if c <= 0:
-            return (-INF, s) if exponent > 0 else (INF, s)
-        return (_guard(lambda x: x ** (1.0 / exponent), c, 0.0, INF), s)
-
-    def apply(x: float) -> float:
-        if x == 0:
-            return 0.0 if exponent > 0 else INF
-        return _guard(lambda y: y**exponent, x, 0.0, INF)
-
-    return Step(exponent > 0, apply, pull)
-
-
-def _clamp(low: float, high: float) -> Step:
-    def pull(c: float, s: bool) -> tuple[float, bool]:
-        if (c <= low) if s else (c < low):
-            return (-INF, True)
-        if (c > high) if s else (c >= high):
-            return (INF, True)
-        return (c, s)
-
-    return Step(True, lambda x: min(max(x, low), high), pull)
-
-
-def _cast(dtype: torch.dtype) -> Step:
-    """Rounding to a narrow floating type, whose values are far enough apart to count."""
-
-    def down(x: float) -> float:
-        return float(torch.tensor(x, dtype=torch.float64).to(torch.float32).to(dtype))
-
-    def pull(c: float, s: bool) -> tuple[float, bool]:
-        if math.isinf(c):
-            return (c, s)
-        near = torch.tensor(c, dtype=torch.float64).to(dtype)
-        value = float(near)
-        # The smallest representable value that f(x) must stay under (strict) or may not pass.
-        up = torch.nextafter(near, torch.tensor(INF, dtype=dtype))
-        bar = near if (value >= c if s else value > c) else up
-        under = torch.nextafter(bar, torch.tensor(-INF, dtype=dtype))
-        return ((float(bar) + float(under)) / 2, True)
-
-    return Step(True, down, pull)
-
+from verify.foreign import steps
+from verify.foreign.leaf import Atom, Interruption, Leaf
+from verify.foreign.steps import INF, Step
 
 # What a symbol is, up to a rising map common to all contestants of a race. E is a standard exponential.
 #   ("uniform", a, b): a * U + b      ("power", c, k): c * E**k      ("log", a, b): a * log(E) + b
@@ -277,7 +30,9 @@ class Symbol:
     __slots__ = ("atom", "high", "low", "rising", "shape", "steps")
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, atom: Atom, steps: tuple[Step, ...], low: float, high: float, rising: bool, shape: Shape) -> None:
+    def __init__(
+        self, atom: Atom, steps: tuple[Step, ...], low: float, high: float, rising: bool, shape: Shape
+    ) -> None:
         self.atom, self.steps, self.low, self.high, self.rising, self.shape = atom, steps, low, high, rising, shape
 
     @staticmethod
@@ -294,7 +49,7 @@ class Symbol:
 
     @staticmethod
     def normal(leaf: Leaf, site: str) -> Symbol:
-        return Symbol.uniform(leaf, site)._then(_PROBIT, None)
+        return Symbol.uniform(leaf, site)._then(steps.PROBIT, None)
 
     def _then(self, step: Step, shape: Shape) -> Symbol:
         self.atom.check()
@@ -362,7 +117,7 @@ class Symbol:
             if other is self or (other.atom is self.atom and other.steps == self.steps):
                 return not strict if not negate else strict
             raise self._refuse(f"compared with another draw ({other.atom.site})")
-        if not _is_number(other):
+        if not is_number(other):
             return NotImplemented
         bar = float(other)
         if bar != bar:
@@ -372,7 +127,7 @@ class Symbol:
     def __eq__(self, other: Any) -> Any:
         if isinstance(other, Symbol):
             return other is self or (other.atom is self.atom and other.steps == self.steps)
-        if not _is_number(other):
+        if not is_number(other):
             return NotImplemented
         # Not above and not below: of probability zero for a strictly monotone symbol, decided for a clamped one.
         return bool(self <= other) and not bool(self < other)
@@ -416,7 +171,9 @@ class Symbol:
         return (self + 0.5)._whole()
 
     def __float__(self) -> float:
-        raise self._refuse("made a plain float (float(u), math functions imported by name); keep the tensor, or use .item()")
+        raise self._refuse(
+            "made a plain float (float(u), math functions imported by name); keep the tensor, or use .item()"
+        )
 
     __index__ = None
     __complex__ = __float__
@@ -440,7 +197,7 @@ class Symbol:
     def __add__(self, other: Any) -> Any:
         if isinstance(other, Symbol):
             raise self._refuse(f"added to another draw ({other.atom.site})")
-        if not _is_number(other):
+        if not is_number(other):
             return NotImplemented
         by = float(other)
         if by == 0.0:
@@ -454,7 +211,7 @@ class Symbol:
                 shape = ("log", a, b + by)
             case _:
                 shape = None
-        return self._then(_add(by), shape)
+        return self._then(steps.add(by), shape)
 
     __radd__ = __add__
 
@@ -467,7 +224,7 @@ class Symbol:
     def __sub__(self, other: Any) -> Any:
         if isinstance(other, Symbol):
             raise self._refuse(f"subtracted from another draw ({other.atom.site})")
-        return self + -float(other) if _is_number(other) else NotImplemented
+        return self + -float(other) if is_number(other) else NotImplemented
 
     def __rsub__(self, other: Any) -> Any:
         return (-self) + other
@@ -475,7 +232,7 @@ class Symbol:
     def __mul__(self, other: Any) -> Any:
         if isinstance(other, Symbol):
             raise self._refuse(f"multiplied with another draw ({other.atom.site})")
-        if not _is_number(other):
+        if not is_number(other):
             return NotImplemented
         by = float(other)
         if by == 1.0:
@@ -497,14 +254,14 @@ class Symbol:
                 shape = ("log", a * by, b * by)
             case _:
                 shape = None
-        return self._then(_mul(by), shape)
+        return self._then(steps.mul(by), shape)
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Any:
         if isinstance(other, Symbol):
             raise self._refuse(f"divided by another draw ({other.atom.site})")
-        if not _is_number(other):
+        if not is_number(other):
             return NotImplemented
         by = float(other)
         if by == 0.0:
@@ -521,7 +278,7 @@ class Symbol:
         return scaled
 
     def __rtruediv__(self, other: Any) -> Any:
-        return self.reciprocal() * other if _is_number(other) else NotImplemented
+        return self.reciprocal() * other if is_number(other) else NotImplemented
 
     def reciprocal(self) -> Symbol:
         if self.low < 0 < self.high:
@@ -531,10 +288,10 @@ class Symbol:
                 shape: Shape = ("power", 1.0 / c, -k)
             case _:
                 shape = None
-        return self._then(_reciprocal(self.low >= 0), shape)
+        return self._then(steps.reciprocal(self.low >= 0), shape)
 
     def __pow__(self, other: Any) -> Any:
-        if not _is_number(other):
+        if not is_number(other):
             raise self._refuse("raised to a power that is no number")
         exponent = float(other)
         if exponent == 1.0:
@@ -558,7 +315,7 @@ class Symbol:
                 shape = ("root", exponent)
             case _:
                 shape = None
-        return self._then(_raise_to(exponent), shape)
+        return self._then(steps.raise_to(exponent), shape)
 
     def __rpow__(self, other: Any) -> Any:
         return (self * math.log(float(other))).exp()
@@ -591,8 +348,10 @@ class Symbol:
                 shape = None
         if shape is not None and base != math.e:
             by = 1.0 / math.log(base)
-            shape = (shape[0], shape[1] * by, shape[2] * by) if shape[0] == "log" else (shape[0], shape[1] * by, shape[2])
-        return self._then(_log(base), shape)
+            shape = (
+                (shape[0], shape[1] * by, shape[2] * by) if shape[0] == "log" else (shape[0], shape[1] * by, shape[2])
+            )
+        return self._then(steps.log(base), shape)
 
     def log2(self) -> Symbol:
         return self.log(2.0)
@@ -602,7 +361,7 @@ class Symbol:
 
     def log1p(self) -> Symbol:
         shape: Shape = ("power", -1.0, 1.0) if self.shape in (("uniform", -1.0, 0.0), ("uniform", 1.0, -1.0)) else None
-        return self._then(_LOG1P, shape)
+        return self._then(steps.LOG1P, shape)
 
     def exp(self) -> Symbol:
         match self.shape:
@@ -612,10 +371,10 @@ class Symbol:
                 shape = ("root", -c)
             case _:
                 shape = None
-        return self._then(_EXP, shape)
+        return self._then(steps.EXP, shape)
 
     def expm1(self) -> Symbol:
-        return self._then(_EXPM1, None)
+        return self._then(steps.EXPM1, None)
 
     def sqrt(self) -> Symbol:
         result: Symbol = self**0.5
@@ -635,28 +394,28 @@ class Symbol:
         return self.__round__()
 
     def sigmoid(self) -> Symbol:
-        return self._then(_SIGMOID, None)
+        return self._then(steps.SIGMOID, None)
 
     def probit(self) -> Symbol:
         if not (self.low >= 0 and self.high <= 1):
             raise self._refuse("normal quantile outside [0, 1]")
-        return self._then(_PROBIT, None)
+        return self._then(steps.PROBIT, None)
 
     def normal_cdf(self) -> Symbol:
-        return self._then(_NORMAL_CDF, None)
+        return self._then(steps.NORMAL_CDF, None)
 
     def clip(self, low: float | None = None, high: float | None = None) -> Symbol:
         """Clamped to [low, high]."""
         low, high = -INF if low is None else float(low), INF if high is None else float(high)
         if low <= self.low and high >= self.high:
             return self
-        return self._then(_clamp(low, high), None)
+        return self._then(steps.clamp(low, high), None)
 
     def cast(self, dtype: torch.dtype) -> Any:
         if dtype in (torch.float32, torch.float64):
             return self
         if dtype in (torch.bfloat16, torch.float16):
-            return self._then(_cast(dtype), None)
+            return self._then(steps.cast(dtype), None)
         if dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
             return int(self)
         if dtype is torch.bool:
@@ -664,175 +423,8 @@ class Symbol:
         raise self._refuse(f"cast to {dtype}")
 
 
-class GridSymbol(Symbol):
-    """A function of a uniform on a coarse grid, held as its value at every grid point: any map at all is exact."""
-
-    __slots__ = ("values",)
-
-    def __init__(self, atom: Atom, values: np.ndarray[Any, Any]) -> None:
-        super().__init__(atom, (), float(values.min()), float(values.max()), True, None)
-        self.values = values
-
-    @staticmethod
-    def draw(leaf: Leaf, site: str, dtype: torch.dtype) -> GridSymbol:
-        # torch fills a bfloat16 uniform from 8 random bits and a float16 one from 11.
-        size = 2**8 if dtype is torch.bfloat16 else 2**11
-        return GridSymbol(Atom(leaf, site, size), np.arange(size) / size)
-
-    def _map(self, function: Callable[[Any], Any]) -> GridSymbol:
-        self.atom.check()
-        with np.errstate(all="ignore"):
-            return GridSymbol(self.atom, np.asarray(function(self.values), dtype=np.float64))
-
-    def under(self, bar: float, strict: bool) -> bool:
-        return self.atom.among(self.values < bar if strict else self.values <= bar)
-
-    def __eq__(self, other: Any) -> Any:
-        return self.atom.among(self.values == float(other)) if _is_number(other) else NotImplemented
-
-    def _whole(self) -> int:
-        for whole in np.unique(np.floor(self.values)):
-            if self.atom.among(np.floor(self.values) == whole):
-                return int(whole)
-        raise self._refuse("made an integer of nothing")
-
-    def __add__(self, other: Any) -> Any:
-        return self._map(lambda v: v + float(other)) if _is_number(other) else NotImplemented
-
-    __radd__ = __add__
-
-    def __mul__(self, other: Any) -> Any:
-        return self._map(lambda v: v * float(other)) if _is_number(other) else NotImplemented
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> Any:
-        return self._map(lambda v: np.true_divide(v, float(other))) if _is_number(other) else NotImplemented
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return self._map(lambda v: np.true_divide(float(other), v)) if _is_number(other) else NotImplemented
-
-    def reciprocal(self) -> Symbol:
-        return self._map(np.reciprocal)
-
-    def __pow__(self, other: Any) -> Any:
-        return self._map(lambda v: v ** float(other)) if _is_number(other) else NotImplemented
-
-    def __rpow__(self, other: Any) -> Any:
-        return self._map(lambda v: float(other) ** v)
-
-    def __abs__(self) -> Symbol:
-        return self._map(np.abs)
-
-    def log(self, base: float = math.e) -> Symbol:
-        return self._map(lambda v: np.log(v) / math.log(base))
-
-    def log1p(self) -> Symbol:
-        return self._map(np.log1p)
-
-    def exp(self) -> Symbol:
-        return self._map(np.exp)
-
-    def expm1(self) -> Symbol:
-        return self._map(np.expm1)
-
-    def sigmoid(self) -> Symbol:
-        return self._map(lambda v: 1 / (1 + np.exp(-v)))
-
-    def probit(self) -> Symbol:
-        return self._map(ndtri)
-
-    def normal_cdf(self) -> Symbol:
-        return self._map(ndtr)
-
-    def clip(self, low: float | None = None, high: float | None = None) -> Symbol:
-        return self._map(lambda v: np.clip(v, low, high))
-
-    def cast(self, dtype: torch.dtype) -> Any:
-        if dtype.is_floating_point:
-            # Through float32, as torch computes on narrow types.
-            return self._map(lambda v: torch.from_numpy(np.array(v)).float().to(dtype).double().numpy()) if (
-                dtype in (torch.bfloat16, torch.float16)
-            ) else self
-        return super().cast(dtype)
-
-
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """A number of Python or numpy, zero-dimensional arrays included."""
     if isinstance(value, (int, float, np.number, np.bool_)):
         return True
     return isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype != object
-
-
-def winner(leaf: Leaf, contestants: Sequence[Any], largest: bool, site: str = "race") -> int:
-    """The index of the largest (or smallest) of numbers and symbols on draws not used before.
-
-    With E_i independent standard exponentials, the smallest E_i / w_i is number i with probability w_i / sum(w): contestants
-    that are one and the same map of E_i / w_i are decided by it. Others by the quadrature of P(i wins) = E[prod_{j != i}
-    P(X_j < X_i)], whose error goes into the leaf's. Numbers may take part where they cannot win. Raises NotUnderstood
-    where draws were used before or the quadrature fails.
-    """
-    drawn = [(i, item) for i, item in enumerate(contestants) if isinstance(item, Symbol)]
-    sign = 1.0 if largest else -1.0
-    fixed = [(sign * float(item), -i) for i, item in enumerate(contestants) if not isinstance(item, Symbol)]
-    if not drawn:
-        return -max(fixed)[1]
-    if any(value != value for value, _ in fixed):
-        raise leaf.misunderstand(f"{site}: a NaN among the contestants")
-    if len(drawn) == 1:
-        index, only = drawn[0]
-        if not fixed:
-            return index
-        rival, where = max(fixed)
-        ahead = only > rival if largest else only < -rival
-        return index if ahead else -where
-    symbols = [item for _, item in drawn]
-    if len({id(item.atom) for item in symbols}) < len(drawn) or not all(item.atom.fresh for item in symbols):
-        raise leaf.misunderstand(f"{site}: a race between draws that were used before")
-    reach = min(item.low if largest else -item.high for item in symbols)
-    if any(value > reach for value, _ in fixed):
-        raise leaf.misunderstand(f"{site}: a race between draws and a number that may win")
-    rates = [_rate(item.shape, largest) for item in symbols]
-    if rates[0][0] is not None and len({kind for kind, _ in rates}) == 1:
-        logs = np.array([rate for _, rate in rates])
-        weights = np.exp(logs - logs.max())
-        chances, error = weights / weights.sum(), 0.0
-    else:
-        chances, error = _by_quadrature(symbols, largest)
-        if error > 1e-8:
-            raise leaf.misunderstand(f"{site}: largest or smallest of draws that are not an exponential race")
-    leaf.error += error
-    taken = leaf.decide(site, tuple(chances.tolist()))
-    for item in symbols:
-        item.atom.spent = True
-    return drawn[taken][0]
-
-
-def _by_quadrature(symbols: Sequence[Symbol], largest: bool) -> tuple[np.ndarray[Any, Any], float]:
-    """P(each wins), and a bound on the error: the quadrature's own and the mass that ties would take."""
-    total = np.zeros(len(symbols))
-    error = 0.0
-    for i, one in enumerate(symbols):
-
-        def others_lose(u: float, one: Symbol = one, i: int = i) -> float:
-            value = one.value(u)
-            chances = (other.chance_under(value) for j, other in enumerate(symbols) if j != i)
-            return math.prod(c if largest else 1.0 - c for c in chances)
-
-        total[i], slack = quad(others_lose, 0.0, 1.0, epsabs=1e-13, epsrel=1e-12, limit=400)
-        error += slack
-    return total / total.sum(), error + abs(1.0 - float(total.sum()))
-
-
-def _rate(shape: Shape, largest: bool) -> tuple[Any, float]:
-    """What is common to the contestants, and log w for one that is a map of E / w which wins where E / w is least."""
-    match shape:
-        case ("power", c, k) if (c * k < 0) == largest:
-            return ("power", c > 0, k), -math.log(abs(c)) / k
-        case ("log", a, b) if (a < 0) == largest:
-            return ("log", a), -b / a
-        case ("root", r) if (r > 0) == largest:
-            return ("root",), -math.log(abs(r))
-        case ("uniform", 1.0, 0.0) | ("uniform", -1.0, 1.0) if largest:
-            return ("root",), 0.0
-        case _:
-            return None, 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +18,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from verify.foreign.symbols import GridSymbol, Leaf, Symbol, winner
+from verify.foreign.grid import GridSymbol
+from verify.foreign.leaf import Leaf
+from verify.foreign.race import winner
+from verify.foreign.symbols import Symbol
 
 _HALF = (torch.bfloat16, torch.float16)
 _ID = 2.0**40  # element ids start here: far above any probability, exact in float64
@@ -69,9 +73,7 @@ _PLAIN = frozenset(
     "data_ptr untyped_storage new_zeros new_ones new_empty new_full new_tensor zeros_like ones_like empty_like "
     "full_like result_type is_tensor get_device is_same_size set hash type_id is_nonzero_type".split()
 )
-_INPLACE_MOVES = frozenset(
-    "setitem copy_ fill_ zero_ masked_fill_ scatter_ index_put_ index_fill_ index_copy_".split()
-)
+_INPLACE_MOVES = frozenset("setitem copy_ fill_ zero_ masked_fill_ scatter_ index_put_ index_fill_ index_copy_".split())
 _REFUSED = frozenset(
     "normal poisson binomial geometric_ cauchy_ log_normal_ rrelu rrelu_ dropout dropout_ alpha_dropout "
     "feature_dropout native_dropout randint_like_ randn_like_ _standard_gamma _sample_dirichlet".split()
@@ -314,7 +316,9 @@ class TorchDraws(TorchFunctionMode):
             if isinstance(moved, Tensor):
                 if isinstance(actual, Tensor) and (not actual.numel() or self._shares(actual)):
                     return actual  # a view: its symbols lie beside the storage already
-                return self._lower(denumber(moved), actual.dtype if isinstance(actual, Tensor) else torch.get_default_dtype())
+                return self._lower(
+                    denumber(moved), actual.dtype if isinstance(actual, Tensor) else torch.get_default_dtype()
+                )
             if isinstance(moved, (list, tuple)):
                 pairs = zip(moved, actual if actual is not None else [None] * len(moved), strict=True)
                 return tuple(carry(one, other) for one, other in pairs)
@@ -360,7 +364,11 @@ class TorchDraws(TorchFunctionMode):
         return self._cast(tensor, plain.dtype) if plain.dtype != tensor.dtype else tensor
 
     def _on_type(self, tensor: Tensor, dtype: Any = None, **kwargs: Any) -> Any:
-        return tensor.type() if dtype is None else self._on_to(tensor, torch.zeros((), dtype=tensor.dtype).type(dtype).dtype)
+        return (
+            tensor.type()
+            if dtype is None
+            else self._on_to(tensor, torch.zeros((), dtype=tensor.dtype).type(dtype).dtype)
+        )
 
     def _on_type_as(self, tensor: Tensor, other: Tensor) -> Any:
         return self._cast(tensor, other.dtype)
@@ -388,7 +396,9 @@ class TorchDraws(TorchFunctionMode):
     def _on_full(self, size: Any, fill_value: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> Tensor:
         return self._write(torch.empty(size, dtype=dtype or torch.get_default_dtype()), self._lift(fill_value))
 
-    def _best(self, tensor: Tensor, dim: int | None, keepdim: bool, largest: bool) -> tuple[Tensor, np.ndarray[Any, Any]]:
+    def _best(
+        self, tensor: Tensor, dim: int | None, keepdim: bool, largest: bool
+    ) -> tuple[Tensor, np.ndarray[Any, Any]]:
         array = self._lift(tensor)
         flat = array.reshape(-1, 1) if dim is None else np.moveaxis(array, dim, 0).reshape(array.shape[dim], -1)
         site = self.site("argmax" if largest else "argmin")
@@ -422,7 +432,14 @@ class TorchDraws(TorchFunctionMode):
         return self._extreme(tensor, dim, keepdim, False)
 
     def _on_searchsorted(
-        self, cells: Tensor, value: Any, *, out_int32: bool = False, right: bool = False, side: str | None = None, **_: Any
+        self,
+        cells: Tensor,
+        value: Any,
+        *,
+        out_int32: bool = False,
+        right: bool = False,
+        side: str | None = None,
+        **_: Any,
     ) -> Tensor:
         if self._symbols_of(cells) is not None:
             raise self.leaf.misunderstand("torch.searchsorted in a sequence of draws")
@@ -455,7 +472,8 @@ class TorchDraws(TorchFunctionMode):
     def _uniform(self, dtype: torch.dtype) -> Callable[[str], Symbol]:
         if dtype in _HALF:
             self.room.precisions.add(dtype)
-            return lambda site: GridSymbol.draw(self.leaf, site, dtype)
+            values, weights = coarse_uniform(dtype)
+            return lambda site: GridSymbol.draw(self.leaf, site, values, weights)
         return lambda site: Symbol.uniform(self.leaf, site)
 
     def _draw_rand(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -469,6 +487,8 @@ class TorchDraws(TorchFunctionMode):
     def _draw_uniform_(self, tensor: Tensor, *ends: float, **named: float) -> Tensor:
         limits = {"from": 0.0, "to": 1.0} | dict(zip(("from", "to"), ends, strict=False)) | named
         low, high = limits["from"], limits["to"]
+        if tensor.dtype in _HALF and (low, high) != (0.0, 1.0):
+            raise self.leaf.misunderstand(f"uniform_({low}, {high}) in {tensor.dtype}, whose values are not modelled")
         make = self._uniform(tensor.dtype)
         return self._fill(tensor, "uniform_", lambda site: make(site) * (high - low) + low)
 
@@ -552,6 +572,27 @@ class TorchDraws(TorchFunctionMode):
 _ROUNDED: dict[str, Callable[[Any, Any], Any]] = {"floor": operator.floordiv, "trunc": lambda a, b: int(a / b)}
 
 
+@cache
+def coarse_uniform(dtype: torch.dtype) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The values of torch's uniform in bfloat16 or float16, and their probabilities.
+
+    Older releases fill it from 8 or 11 random bits: the points k / 256 or k / 2048. Newer ones round a fine uniform to
+    the nearest value, and what rounds up to 1 becomes 0, so that 0 has probability 2**-9 or 2**-12. Which of the two the
+    installed release does is seen from draws of a generator of its own.
+    """
+    bits = 8 if dtype is torch.bfloat16 else 11
+    drawn = torch.rand(1024, dtype=dtype, generator=torch.Generator().manual_seed(0)).double() * 2**bits
+    if bool((drawn == drawn.round()).all()):
+        return np.arange(2**bits) / 2**bits, np.full(2**bits, 2.0**-bits)
+    ones = torch.tensor(1.0, dtype=dtype).view(torch.int16)
+    values = torch.arange(int(ones) + 1, dtype=torch.int16).view(dtype).double().numpy()
+    values = values[(values == 0) | (values >= 2.0**-24)]  # the fine uniform has 24 bits
+    edges = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2, [1.0]])
+    weights = np.diff(edges)
+    weights[0] += weights[-1]
+    return values[:-1], weights[:-1]
+
+
 def permutation(leaf: Leaf, n: int, site: str) -> list[int]:
     """A uniform permutation of range(n)."""
     return categoricals(leaf, [1.0] * n, n, False, site)
@@ -564,7 +605,9 @@ def categoricals(leaf: Leaf, weights: Sequence[float], count: int, replacement: 
     for _ in range(count):
         total = math.fsum(left)
         if total <= 0:
-            raise RuntimeError("invalid multinomial distribution (with replacement=False, not enough non-negative category)")
+            raise RuntimeError(
+                "invalid multinomial distribution (with replacement=False, not enough non-negative category)"
+            )
         index = leaf.decide(site, tuple(w / total for w in left))
         drawn.append(index)
         if not replacement:
@@ -585,7 +628,9 @@ def _each(function: Callable[[Any], Any], array: np.ndarray[Any, Any]) -> np.nda
     return result
 
 
-def _pairs(function: Callable[[Any, Any], Any], left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _pairs(
+    function: Callable[[Any, Any], Any], left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
     def one(a: Any, b: Any) -> Any:
         if isinstance(a, Symbol) or isinstance(b, Symbol):
             return function(a, b)

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from distributions.tape import GeneratorTape
+from verify.checks.martingale import Departure, departures
 from verify.errors import SubjectError
 from verify.foreign.interpose import Room
+from verify.foreign.leaf import NotUnderstood
 from verify.foreign.plain import seeded
 from verify.foreign.runs import exact_runs, time_limit
-from verify.foreign.symbols import NotUnderstood
 from verify.progress import track
 from verify.records import Counterexample, Verdict
 from verify.spaces.discrete import EXACT, NEGLIGIBLE, tokens_of, tolerance
 from verify.spaces.sampled import ALPHA, judge_samples
-from verify.checks.martingale import Departure, departures
 
 SECONDS = {"quick": 20.0, "thorough": 300.0}
 DRAWS = {"quick": 400, "thorough": 10_000}
@@ -37,7 +37,9 @@ class Tables:
 
     rows: Tensor
     vocab: int = field(init=False)
-    _each: tuple[Tensor, ...] = field(init=False, repr=False)  # rows made beforehand: called at every draft of every leaf
+    _each: tuple[Tensor, ...] = field(
+        init=False, repr=False
+    )  # rows made beforehand: called at every draft of every leaf
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vocab", self.rows.shape[-1])
@@ -51,9 +53,13 @@ class Tables:
         try:
             tokens = tuple(int(token) for token in prefix)
         except (TypeError, ValueError):
-            raise SubjectError(f"the model was called with {type(prefix).__name__}; call it with a tuple of token ids") from None
+            raise SubjectError(
+                f"the model was called with {type(prefix).__name__}; call it with a tuple of token ids"
+            ) from None
         if any(not 0 <= token < vocab for token in tokens):
-            raise SubjectError(f"the model was called with the prefix {tokens}, whose ids pass 0..{vocab - 1}; mend the prefix")
+            raise SubjectError(
+                f"the model was called with the prefix {tokens}, whose ids pass 0..{vocab - 1}; mend the prefix"
+            )
         return tokens
 
     def law(self, prefix: tuple[int, ...]) -> Tensor:
@@ -89,7 +95,9 @@ class Pair:
     def call(self, fn: Callable[..., Any]) -> tuple[int, ...]:
         tokens = tokens_of(fn(self.target, self.drafter, self.length), self.vocab, 10**6)
         if len(tokens) != self.length:
-            raise SubjectError(f"the function returned {len(tokens)} tokens and was asked for {self.length}; cut to length")
+            raise SubjectError(
+                f"the function returned {len(tokens)} tokens and was asked for {self.length}; cut to length"
+            )
         return tokens
 
 
@@ -149,9 +157,13 @@ class DecodedLaw:
         return None
 
 
-def decoded_law(fn: Callable[..., Any], pair: Pair, room: Room, deadline: float = math.inf, leaves: int = 10**6) -> DecodedLaw:
+def decoded_law(
+    fn: Callable[..., Any], pair: Pair, room: Room, deadline: float = math.inf, leaves: int = 10**6
+) -> DecodedLaw:
     """The exact law of ``fn`` on a pair. Raises as ``verify.spaces.discrete.law_of``."""
-    runs = exact_runs(lambda: pair.call(fn), room, deadline=deadline, max_leaves=leaves, rerun=1 if pair.length < 3 else 4)
+    runs = exact_runs(
+        lambda: pair.call(fn), room, deadline=deadline, max_leaves=leaves, rerun=1 if pair.length < 3 else 4
+    )
     crashed = sum(share for share, _ in runs.raised)
     if crashed > NEGLIGIBLE:
         error = max(runs.raised, key=lambda item: item[0])[1]
@@ -202,13 +214,19 @@ def judge_decoder(
     judgement = judge_samples(_Sampled(fn, LARGE_VOCAB, LARGE_LENGTH, seed + 5), DRAWS[budget], seed)
     notes.append(
         f"{judgement.n} runs at vocabulary {LARGE_VOCAB}, length {LARGE_LENGTH}: "
-        + (f"{judgement.departure}" if judgement.departure else f"nothing seen, down to a bias of {judgement.smallest:.2g}")
+        + (
+            f"{judgement.departure}"
+            if judgement.departure
+            else f"nothing seen, down to a bias of {judgement.smallest:.2g}"
+        )
     )
     if judgement.departure is not None:
         case_at_size = Counterexample(judgement.lower, "# see the note", f"only at size: {judgement.departure}",
                                       {"vocab": LARGE_VOCAB, "length": LARGE_LENGTH})  # fmt: skip
         common["confidence"] = 1 - ALPHA
-        verdict = Verdict("lossy", judgement.lower, 1.0, evidence="sampled", counterexample=case_at_size, notes=tuple(notes), **common)
+        verdict = Verdict(
+            "lossy", judgement.lower, 1.0, evidence="sampled", counterexample=case_at_size, notes=tuple(notes), **common
+        )
         return replace(verdict, seconds=time.monotonic() - started)
     asked = [item for item in laws if (item.pair.vocab, item.pair.length) == (vocab, length)]
     if not full or (cut and not any(item in full for item in asked)):
@@ -225,7 +243,9 @@ def _laws(
     fn: Callable[..., Any], vocab: int, length: int, budget: str, seed: int, started: float
 ) -> tuple[list[DecodedLaw], set[torch.dtype]]:
     deadline = started + SECONDS[budget]
-    sizes = sorted({(2, min(2, length)), (2, min(3, length)), (vocab, min(2, length)), (vocab, length)}, key=lambda s: s[0] ** s[1])
+    sizes = sorted(
+        {(2, min(2, length)), (2, min(3, length)), (vocab, min(2, length)), (vocab, length)}, key=lambda s: s[0] ** s[1]
+    )
     work = [pair for size in sizes for pair in pairs(*size, seed)]
     for shim in (False, True):
         try:
@@ -237,7 +257,9 @@ def _laws(
                     size = (pair.vocab, pair.length)
                     if any(law.bias > 1e-3 + law.slack and (law.pair.vocab, law.pair.length) != size for law in laws):
                         break  # a smaller size shows it already
-                    laws.append(decoded_law(fn, pair, room, now + max(0.5, (deadline - now) * 2 / (len(work) - place + 1))))
+                    laws.append(
+                        decoded_law(fn, pair, room, now + max(0.5, (deadline - now) * 2 / (len(work) - place + 1)))
+                    )
             if room.escapes:
                 raise NotUnderstood("; ".join(dict.fromkeys(room.escapes)))
             return laws, room.precisions
@@ -292,8 +314,12 @@ def _sampled(fn: Callable[..., Any], vocab: int, length: int, reason: str, budge
     for size in ((vocab, length), (LARGE_VOCAB, LARGE_LENGTH)):
         judgement = judge_samples(_Sampled(fn, *size, seed + 5), 4 * DRAWS[budget], seed)
         if judgement.departure is not None:
-            case = Counterexample(judgement.lower, "# see below", str(judgement.departure), {"vocab": size[0], "length": size[1]})
-            return Verdict("lossy", judgement.lower, 1.0, counterexample=case, scope=f"{size[0]} x {size[1]} sampled", **common)
+            case = Counterexample(
+                judgement.lower, "# see below", str(judgement.departure), {"vocab": size[0], "length": size[1]}
+            )
+            return Verdict(
+                "lossy", judgement.lower, 1.0, counterexample=case, scope=f"{size[0]} x {size[1]} sampled", **common
+            )
     needs = "draw through torch, numpy or random inside the call, so that the draws can be enumerated"
     return Verdict("inconclusive", 0.0, 1.0, needs=needs, scope=f"{vocab} x {length} sampled", **common)
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from verify import search
 from verify.errors import SubjectError
 from verify.foreign.interpose import Room
+from verify.foreign.leaf import NotUnderstood
 from verify.foreign.runs import Runs, exact_runs
-from verify.foreign.symbols import NotUnderstood, Symbol
+from verify.foreign.symbols import Symbol
 from verify.problems import Problem, pool, wide
 from verify.progress import track
 from verify.records import Counterexample, Verdict
@@ -82,7 +83,9 @@ class ProblemLaw:
     def conditionals(self) -> list[tuple[tuple[int, ...], float, Tensor, Tensor]]:
         """(prefix, probability of reaching it, law of the next emitted token, the target's) by lemma L5."""
         vocab, found = self.problem.vocab, []
-        prefixes = sorted({tokens[:i] for tokens in self.emitted for i in range(len(tokens))}, key=lambda t: (len(t), t))
+        prefixes = sorted(
+            {tokens[:i] for tokens in self.emitted for i in range(len(tokens))}, key=lambda t: (len(t), t)
+        )
         for prefix in prefixes:
             here = torch.zeros(vocab, dtype=torch.float64)
             for tokens, mass in self.emitted.items():
@@ -107,7 +110,12 @@ class ProblemLaw:
 
 
 def law_of(
-    fn: Callable[..., Any], problem: Problem, room: Room | None = None, *, deadline: float = float("inf"), leaves: int = 50_000
+    fn: Callable[..., Any],
+    problem: Problem,
+    room: Room | None = None,
+    *,
+    deadline: float = float("inf"),
+    leaves: int = 50_000,
 ) -> ProblemLaw:
     """The exact law of ``fn`` on a problem, over every drafted block.
 
@@ -163,7 +171,9 @@ def judge_discrete(
     started = time.monotonic()
     copies = 1 if budget == "quick" else 4
     sizes = dict.fromkeys([(vocab, draft_length), (2, 1), (2, 4)])
-    problems = [problem for size in sizes for problem in pool(*size, seed, copies if size == (vocab, draft_length) else 1)]
+    problems = [
+        problem for size in sizes for problem in pool(*size, seed, copies if size == (vocab, draft_length) else 1)
+    ]
     problems.append(wide(sampled.VOCAB, seed))
     name = getattr(fn, "__qualname__", None) or type(fn).__name__
     shown = ", ".join(f"{v} x {n}" for v, n in [*sizes, (sampled.VOCAB, 1)])
@@ -179,7 +189,9 @@ def judge_discrete(
             problems = [problem.to(dtype) for problem in problems]
             laws, room = _laws(fn, problems, budget, started)
     except NotUnderstood as reason:
-        verdict = sampled.judge_blocks(fn, problems[: 6 if budget == "quick" else 17], str(reason), budget=budget, seed=seed)
+        verdict = sampled.judge_blocks(
+            fn, problems[: 6 if budget == "quick" else 17], str(reason), budget=budget, seed=seed
+        )
         return replace(verdict, subject=name, scope=scope + "float64, sampled", seconds=time.monotonic() - started)
     scope += f"{str(dtype).removeprefix('torch.')}; {sampled.VOCAB} x {sampled.LENGTH} sampled"
     verdict = _exact_verdict(fn, laws, room.precisions | {dtype}, seed, budget)
@@ -187,7 +199,9 @@ def judge_discrete(
     return replace(sampled.merge(verdict, large), subject=name, scope=scope, seconds=time.monotonic() - started)
 
 
-def _laws(fn: Callable[..., Any], problems: list[Problem], budget: str, started: float) -> tuple[list[ProblemLaw], Room]:
+def _laws(
+    fn: Callable[..., Any], problems: list[Problem], budget: str, started: float
+) -> tuple[list[ProblemLaw], Room]:
     """The law on each problem, in one room; once more with a lazy ``float`` if the function needs a number."""
     deadline = started + SECONDS[budget]
     for shim in (False, True):

@@ -14,9 +14,9 @@ from torch import Tensor
 from distributions.tape import GeneratorTape
 from verify.checks.martingale import Departure, departures
 from verify.errors import SubjectError
+from verify.foreign.leaf import NotUnderstood
 from verify.foreign.plain import seeded
 from verify.foreign.runs import time_limit
-from verify.foreign.symbols import NotUnderstood
 from verify.problems import Problem
 from verify.records import Counterexample, Verdict
 
@@ -188,7 +188,9 @@ def _reality(fn: Callable[..., Any], case: ProblemLaw, n: int, seed: int) -> str
         )
         if least * len(every) > 3e-5:
             return ""
-        worst = f"block {list(block)}: {counts[block]} of {n} runs against probability {case.emitted.get(block, 0.0):.4g}"
+        worst = (
+            f"block {list(block)}: {counts[block]} of {n} runs against probability {case.emitted.get(block, 0.0):.4g}"
+        )
     return worst
 
 
@@ -203,7 +205,9 @@ def merge(verdict: Verdict, large: tuple[Judgement, str]) -> Verdict:
         )  # fmt: skip
     if judgement.departure is None or verdict.status == "lossy":
         note = f"{judgement.n} runs at V = {VOCAB}, draft length {LENGTH}: "
-        note += "also wrong there" if judgement.departure else f"nothing seen, down to a bias of {judgement.smallest:.2g}"
+        note += (
+            "also wrong there" if judgement.departure else f"nothing seen, down to a bias of {judgement.smallest:.2g}"
+        )
         return replace(verdict, notes=(*verdict.notes, note))
     note = f"exact on every small problem (bias {verdict.bias_upper:.2g}), wrong at size"
     case = Counterexample(
@@ -219,7 +223,9 @@ def merge(verdict: Verdict, large: tuple[Judgement, str]) -> Verdict:
     )  # fmt: skip
 
 
-def judge_blocks(fn: Callable[..., Any], problems: Sequence[Problem], reason: str, *, budget: str, seed: int) -> Verdict:
+def judge_blocks(
+    fn: Callable[..., Any], problems: Sequence[Problem], reason: str, *, budget: str, seed: int
+) -> Verdict:
     """The verdict where enumeration was impossible for ``reason``: lossy if samples show it, else inconclusive."""
     n = DRAWS[budget] // 4
     notes = (f"the draws could not be enumerated ({reason}); this verdict rests on samples",)
@@ -242,8 +248,14 @@ def judge_blocks(fn: Callable[..., Any], problems: Sequence[Problem], reason: st
     wrong = [(item, problem) for item, problem in judged if item.departure is not None]
     if wrong or large.departure is not None:
         item, problem = max(wrong, key=lambda pair: pair[0].lower, default=(large, None))
-        snippet = "from verify.problems import Problem\n" + (f"problem = {problem.snippet()}" if problem else f"# V = {VOCAB}")
-        sizes = {"vocab": problem.vocab, "draft_length": problem.length} if problem else {"vocab": VOCAB, "draft_length": LENGTH}
+        snippet = "from verify.problems import Problem\n" + (
+            f"problem = {problem.snippet()}" if problem else f"# V = {VOCAB}"
+        )
+        sizes = (
+            {"vocab": problem.vocab, "draft_length": problem.length}
+            if problem
+            else {"vocab": VOCAB, "draft_length": LENGTH}
+        )
         case = Counterexample(item.lower, snippet, str(item.departure), sizes)
         return Verdict("lossy", max(item.lower, large.lower), 1.0, counterexample=case, **common)
     needed = math.ceil(math.log(1 / ALPHA) / (2 * 0.001**2))
