@@ -25,7 +25,7 @@ import torch
 
 from verify import check_verifier
 from verify.errors import SubjectError
-from verify.foreign.interpose import RoomBase
+from verify.foreign.interpose import Room
 
 
 def verifier(uniform, choose=None):
@@ -133,7 +133,7 @@ def scripted(n: int) -> float:
 
 
 def only_when_watched():
-    return torch.rand(1).item() if RoomBase.open_room else torch.rand(1).item() * 0.7
+    return torch.rand(1).item() if Room.open_room else torch.rand(1).item() * 0.7
 
 
 ESCAPES = {
@@ -179,7 +179,6 @@ def test_an_escaped_draw_is_never_exactly_lossless(name):
 
 def test_a_process_started_in_the_call():
     # One process for each run is slow: one problem shows that it is noticed.
-    from verify.foreign.interpose import Room
     from verify.foreign.runs import exact_runs
 
     with Room(process) as room:

@@ -42,7 +42,7 @@ def test_the_fixture_passes_what_is_lossless_and_fails_with_the_counterexample(p
             assert_lossless(wrong.sampler, vocab=2, draft_length=1)
         """,
     )
-    result = pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -72,7 +72,7 @@ def test_parametrize_runs_once_for_every_verifier_that_fits(pytester: Any) -> No
             assert verifier.claim.exact
         """
     )
-    result = pytester.runpytest_inprocess("-v", "-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess("-v", "-p", "no:cacheprovider")
     exact = [name for name, kind in catalog().items() if kind.claim.exact]
     assert 0 < len(exact) < len(catalog())
     result.assert_outcomes(passed=len(catalog()) + len(exact))

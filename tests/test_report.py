@@ -20,7 +20,7 @@ from verify.report.pages import allowance, banner, bias, html_page, markdown_cel
 from verify.report.provenance import provenance
 from verify.report.store import Results, load, save
 
-HOSTILE = "</script><script>alert('x')</script> | `a` <img src=http://example.org/x.png> $x$ [l](javascript:1) &amp; \"'"
+HOSTILE = "</script><script>alert('x')</script> | `a` <img src=http://example.org/x.png> $x$ [l](javascript:1) &amp; \""
 ORIGIN = {"command": "specproof audit", "seed": "0"}
 CASE = Counterexample(
     0.25,

@@ -59,7 +59,10 @@ class Problem:
 
     def index(self, prefix: tuple[int, ...]) -> int:
         """The row of a prefix."""
-        return math.floor(sum(token * self.vocab ** (len(prefix) - 1 - i) for i, token in enumerate(prefix)))
+        code = 0
+        for token in prefix:
+            code = code * self.vocab + token
+        return code
 
     def drafts(self) -> Iterator[tuple[tuple[int, ...], float]]:
         """Every drafted block of positive probability, and that probability."""

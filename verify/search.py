@@ -89,9 +89,9 @@ def smallest(
     return min(known, key=lambda case: (case.problem.vocab, case.problem.length, -case.bias))
 
 
-def _complexity(problem: Problem) -> float:
+def _complexity(problem: Problem) -> int:
     """How much there is to read: the distinct rows, then the weights in them."""
     rows = [tuple(row) for table in (*problem.draft, *problem.target) for row in table.tolist()]
     uniform = (1.0 / problem.vocab,) * problem.vocab
-    plain = sum(row == uniform or max(row) == 1.0 for row in rows)
+    plain = sum(int(row == uniform or max(row) == 1.0) for row in rows)
     return len(set(rows)) + len(rows) - plain

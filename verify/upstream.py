@@ -43,7 +43,8 @@ def adapted(**options: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         tokens, _ = function(
             draft_tokens[None], draft_probs.log()[None], len(draft_tokens), target_probs.log()[None], **options
         )
-        return tokens[0]
+        emitted: Tensor = tokens[0]
+        return emitted
 
     return transformers_speculative_sampling
 

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from functools import cache
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from distributions.law import Law
 from distributions.tape import Tape
@@ -28,7 +28,7 @@ class Verifier(Protocol):
 def catalog(folder: str = "verifiers") -> dict[str, type[Verifier]]:
     """Every verifier (or, with ``"saboteurs"``, every planted defect) by its file's name."""
     package = importlib.import_module(f"verify.{folder}")
-    found: dict[str, type[Verifier]] = {}
+    found: dict[str, Any] = {}
     for entry in sorted(pkgutil.iter_modules(package.__path__), key=lambda item: item.name):
         module = importlib.import_module(f"{package.__name__}.{entry.name}")
         classes = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import concurrent.futures
 import contextlib
 import functools
@@ -17,14 +16,14 @@ import types
 import uuid
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from verify.foreign import numpy_draws, reach
 from verify.foreign.leaf import Leaf
-from verify.foreign.symbols import Symbol
+from verify.foreign.stand_ins import LazyFloat, LazyGenerator, LazyRandom, or_symbol, unless_symbol
 from verify.foreign.torch_draws import TorchDraws
 from verify.foreign.watch import Generators, audited, state_of
 
@@ -34,13 +33,7 @@ _CLOCKS = ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf
 _SEEDS = ("manual_seed", "seed", "set_rng_state")
 _GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 _METHODS = (types.BuiltinMethodType, types.MethodType)
-_GLOBAL = (np.random.mtrand._rand, random._inst)  # type: ignore[attr-defined]
-
-
-class RoomBase:
-    """Shared by the lazy generators: the room that is open, if any."""
-
-    open_room: Room | None = None
+_GLOBAL = (np.random.mtrand._rand, random._inst)
 
 
 class Room:
@@ -49,6 +42,8 @@ class Room:
     ``shim_float``: also give the function's module a ``float`` that keeps a draw lazy, for code that writes
     ``float(torch.rand(1))``.
     """
+
+    open_room: ClassVar[Room | None] = None
 
     def __init__(self, fn: Any, shim_float: bool = False) -> None:
         self.fn = fn
@@ -110,9 +105,9 @@ class Room:
 
     # --- opening and closing -----------------------------------------------------------------------------------
     def __enter__(self) -> Room:
-        if RoomBase.open_room is not None:
+        if Room.open_room is not None:
             raise RuntimeError("a function under test may not itself run a check; check one function at a time")
-        RoomBase.open_room = self
+        Room.open_room = self
         self._stack = contextlib.ExitStack()
         try:
             self._open(self._stack)
@@ -148,7 +143,7 @@ class Room:
         self._undo.clear()
         if self._stack is not None:
             self._stack.close()
-        RoomBase.open_room = None
+        Room.open_room = None
 
     def _perturb(self) -> None:
         """Put the global generators where no seed puts them, so that seeding inside a call shows as a change."""
@@ -200,9 +195,9 @@ class Room:
                 if hasattr(module, name):
                     patches.append((module, name, self._refuse(f"torch.{name} inside the call")))
         for name, method in _MATH.items():
-            patches.append((math, name, _or_symbol(getattr(math, name), method)))
+            patches.append((math, name, or_symbol(getattr(math, name), method)))
         for name in ("isnan", "isinf", "isfinite"):
-            patches.append((math, name, _unless_symbol(getattr(math, name), name == "isfinite")))
+            patches.append((math, name, unless_symbol(getattr(math, name), name == "isfinite")))
         for name in _CLOCKS:
             patches.append((time, name, self._shifted(getattr(time, name), name.endswith("_ns"))))
         for owner in (concurrent.futures.ThreadPoolExecutor, concurrent.futures.ProcessPoolExecutor):
@@ -279,58 +274,3 @@ class Room:
         else:
             self._undo.append(functools.partial(scope.pop, "float", None))
         scope["float"] = LazyFloat
-
-
-class _FloatKind(type):
-    def __instancecheck__(cls, item: Any) -> bool:
-        return isinstance(item, builtins.float)
-
-    def __call__(cls, value: Any = 0.0) -> Any:
-        if isinstance(value, torch.Tensor):
-            value = value.item()
-        return value if isinstance(value, Symbol) else builtins.float(value)
-
-
-class LazyFloat(metaclass=_FloatKind):
-    """``float`` that leaves a symbol as it is."""
-
-
-class LazyGenerator:
-    """Stands in for a numpy Generator or RandomState."""
-
-    def __init__(self, room: Room) -> None:
-        self._room = room
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        room = self.__dict__["_room"]
-        if name in ("seed", "set_state", "bit_generator", "spawn", "get_state"):
-            raise room.leaf.misunderstand(f"numpy generator.{name} inside the call")
-        answer = getattr(room._numpy, name, None)
-        return answer if answer is not None else room._refuse(f"numpy generator.{name}")
-
-
-class LazyRandom:
-    """Stands in for a random.Random."""
-
-    def __init__(self, room: Room) -> None:
-        self._room = room
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        room = self.__dict__["_room"]
-        answer = getattr(room._stdlib, name, None)
-        return answer if answer is not None else room._refuse(f"random.Random.{name}")
-
-
-def _or_symbol(original: Callable[..., Any], method: str) -> Callable[..., Any]:
-    def function(value: Any, *rest: Any) -> Any:
-        return getattr(value, method)(*rest) if isinstance(value, Symbol) else original(value, *rest)
-
-    return function
-
-
-def _unless_symbol(original: Callable[..., bool], answer: bool) -> Callable[..., bool]:
-    return lambda value: answer if isinstance(value, Symbol) else original(value)

@@ -17,7 +17,7 @@ from verify.foreign.torch_draws import TorchDraws, categoricals, permutation
 Array = np.ndarray[Any, Any]
 
 
-class LazyArray(np.ndarray):  # type: ignore[type-arg]
+class LazyArray(Array):
     """An object array of numbers and symbols, for which argmax and argmin are races and astype keeps the symbols."""
 
     def argmax(self, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Any:

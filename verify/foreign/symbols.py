@@ -41,7 +41,8 @@ class Symbol:
 
     @staticmethod
     def exponential(leaf: Leaf, site: str, rate: float = 1.0) -> Symbol:
-        return -(1 - Symbol.uniform(leaf, site)).log() / rate
+        drawn: Symbol = -(1 - Symbol.uniform(leaf, site)).log() / rate
+        return drawn
 
     @staticmethod
     def gumbel(leaf: Leaf, site: str) -> Symbol:
@@ -168,7 +169,7 @@ class Symbol:
     def __round__(self, digits: int | None = None) -> int:
         if digits is not None:
             raise self._refuse("rounded to digits")
-        return (self + 0.5)._whole()
+        return int((self + 0.5)._whole())
 
     def __float__(self) -> float:
         raise self._refuse(
@@ -216,7 +217,8 @@ class Symbol:
     __radd__ = __add__
 
     def __neg__(self) -> Symbol:
-        return self * -1.0
+        turned: Symbol = self * -1.0
+        return turned
 
     def __pos__(self) -> Symbol:
         return self

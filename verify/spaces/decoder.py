@@ -63,7 +63,9 @@ class Tables:
         return tokens
 
     def law(self, prefix: tuple[int, ...]) -> Tensor:
-        code = sum((token + 1) * (self.vocab + 1) ** i for i, token in enumerate(reversed(prefix[-2:])))
+        code = 0
+        for token in prefix[-2:]:
+            code = code * (self.vocab + 1) + token + 1
         return self._each[(2 * code + len(prefix) % 2) % len(self._each)]
 
     def sequences(self, length: int) -> dict[tuple[int, ...], float]:
@@ -284,7 +286,7 @@ class _Sampled:
 
     def sample(self, n: int, seed: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         pair = self.pair
-        found = []
+        found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         with seeded(seed):
             for _ in range(n):
                 try:

@@ -247,16 +247,16 @@ def judge_blocks(
     )  # fmt: skip
     wrong = [(item, problem) for item, problem in judged if item.departure is not None]
     if wrong or large.departure is not None:
-        item, problem = max(wrong, key=lambda pair: pair[0].lower, default=(large, None))
-        snippet = "from verify.problems import Problem\n" + (
-            f"problem = {problem.snippet()}" if problem else f"# V = {VOCAB}"
+        item = max([judged for judged, _ in wrong] or [large], key=lambda one: one.lower)
+        problem = next((problem for one, problem in wrong if one is item), None)
+        recipe = f"problem = {problem.snippet()}" if problem else f"# V = {VOCAB}, draft length {LENGTH}"
+        sizes = (problem.vocab, problem.length) if problem else (VOCAB, LENGTH)
+        case = Counterexample(
+            item.lower,
+            f"from verify.problems import Problem, wide\n{recipe}",
+            str(item.departure),
+            dict(zip(("vocab", "draft_length"), sizes, strict=True)),
         )
-        sizes = (
-            {"vocab": problem.vocab, "draft_length": problem.length}
-            if problem
-            else {"vocab": VOCAB, "draft_length": LENGTH}
-        )
-        case = Counterexample(item.lower, snippet, str(item.departure), sizes)
         return Verdict("lossy", max(item.lower, large.lower), 1.0, counterexample=case, **common)
     needed = math.ceil(math.log(1 / ALPHA) / (2 * 0.001**2))
     needs = (
