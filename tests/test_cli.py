@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -482,3 +486,46 @@ def test_doctor_warns_of_a_stranger(tmp_path: Path) -> None:
     (tmp_path / "distributions.py").write_text("")
     done = specproof("doctor", env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
     assert done.returncode == 1 and "warning: distributions does not come from" in done.stderr
+
+
+# --- progress
+
+
+class _Stderr(io.StringIO):
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+@pytest.mark.parametrize(
+    ("terminal", "slow", "shown"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_a_bar_appears_at_a_terminal_only_and_not_at_once(
+    terminal: bool, slow: bool, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verify import progress
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", _Stderr(terminal))
+    monkeypatch.setattr(progress, "DELAY", 0.05)
+    seen = []
+    for item in progress.track(range(3), label="a label"):
+        seen.append(item)
+        time.sleep(0.1 if slow else 0.0)
+    assert seen == [0, 1, 2]
+    assert ("a label" in sys.stderr.getvalue()) == shown  # type: ignore[attr-defined]
+
+
+def test_a_loop_that_is_left_takes_its_bar_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    from verify import progress
+
+    monkeypatch.setattr(sys, "stderr", _Stderr(True))
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        for _ in progress.track(range(3)):
+            raise ZeroDivisionError
+    gc.collect()
+    assert threading.active_count() == before

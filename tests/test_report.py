@@ -198,7 +198,8 @@ def test_the_allowance_adds_up_what_may_be_wrong() -> None:
     """The union bound: three sampled verdicts that err with probability 1e-3 each."""
     assert "no false alarm" in allowance([verdict(), verdict(evidence="enumeration")])
     sampled = [verdict(evidence="sampled", confidence=0.999)] * 3
-    assert allowance([verdict(), *sampled]).endswith("any of the 3 others is wrong is at most 0.003.")
+    assert allowance([verdict(), *sampled]).endswith("the probability that any other is wrong is at most 0.003.")
+    assert allowance(sampled[:1]).endswith("the probability that it is wrong is at most 0.001.")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,9 @@ def test_the_allowance_adds_up_what_may_be_wrong() -> None:
         (0.1, 0.2, "sampled", "0.1 to 0.2"),
         (0.0, 0.0123456, "sampled", "at most 0.0123"),
         (0.1, math.inf, "sampled", "at least 0.1"),
-        (0.0, math.nan, "sampled", "unknown"),
+        (0.1, 1.0, "sampled", "at least 0.1"),
+        (0.0, 1.0, "sampled", "unknown"),
+        (math.nan, math.nan, "sampled", "unknown"),
     ],
 )
 def test_a_bias_is_a_number_or_what_bounds_it(low: float, high: float, evidence: str, says: str) -> None:

@@ -194,7 +194,8 @@ class Sampler:
 
 
 EXACT = [
-    torch_item, torch_float, torch_vectorised_race, torch_log_gumbel, torch_inverse_cdf, torch_bernoulli, torch_generator,
+    torch_item, torch_float, torch_vectorised_race, torch_log_gumbel, torch_inverse_cdf, torch_bernoulli,
+    torch_generator,
     one_minus_u, numpy_generator, numpy_cached_generator, numpy_legacy, stdlib_loop, stdlib_bisect, sampler_match,
     point_mass, Sampler(),
 ]  # fmt: skip

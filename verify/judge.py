@@ -25,8 +25,8 @@ def check_verifier(
 ) -> Verdict:
     """Decide whether a verification function is lossless.
 
-    ``space="discrete"``: ``fn(draft_tokens: LongTensor[gamma], draft_probs: Tensor[gamma, V], target_probs: Tensor[gamma+1,
-    V])`` returns 1 to gamma + 1 emitted ids; judged at ``vocab`` and ``draft_length``. ``space="gaussian"``:
+    ``space="discrete"``: ``fn(draft_tokens: LongTensor[gamma], draft_probs: Tensor[gamma, V], target_probs:
+    Tensor[gamma+1, V])`` returns 1 to gamma + 1 emitted ids; judged at ``vocab`` and ``draft_length``. ``space="gaussian"``:
     ``fn(draft_value: Tensor[rows, dim], draft: Distribution, target: Distribution) -> Tensor[rows, dim]``, with one
     unbatched pair of torch laws a call; ``covariance="equal"`` both sigma^2 I, ``"any"`` unequal and full as well.
     ``fn`` is not edited; it draws with torch, numpy or the standard library. ``budget`` is ``quick`` or ``thorough``.
@@ -61,8 +61,8 @@ def check_decoder(
 ) -> Verdict:
     """Decide whether a decoding function emits exactly its target's sequences.
 
-    ``fn(target, drafter, length)`` returns ``length`` ids; ``target(prefix: tuple[int, ...])`` and ``drafter(prefix)`` give
-    Tensors (V,) of probabilities. Raises SubjectError as ``check_verifier`` does.
+    ``fn(target, drafter, length)`` returns ``length`` ids; ``target(prefix: tuple[int, ...])`` and ``drafter(prefix)``
+    give Tensors (V,) of probabilities. Raises SubjectError as ``check_verifier`` does.
     """
     _require(callable(fn), f"fn is a {type(fn).__name__}; pass a function")
     _require(budget in BUDGETS, f"budget is {budget!r}; use one of {', '.join(BUDGETS)}")
@@ -76,7 +76,8 @@ def check_decoder(
 def assert_lossless(fn: Callable[..., Any], space: str = "discrete", **options: Any) -> Verdict:
     """Raise AssertionError unless ``fn`` is judged lossless; its message is the verdict with the counterexample.
 
-    Takes the arguments of ``check_verifier``, and ``space="decoder"`` for those of ``check_decoder``. Returns the verdict.
+    Takes the arguments of ``check_verifier``, or with ``space="decoder"`` those of ``check_decoder``. Returns the
+    verdict.
     """
     verdict = check_decoder(fn, **options) if space == "decoder" else check_verifier(fn, space, **options)
     if not verdict.lossless:

@@ -216,7 +216,7 @@ def pool(vocab: int, length: int, seed: int = 0, copies: int = 1) -> list[Proble
 
 
 def wide(vocab: int, seed: int = 0) -> Problem:
-    """One drafted token over a large vocabulary: a flat target, and a drafter on eight tokens, so that it enumerates."""
+    """One drafted token over a large vocabulary: a flat target, and a drafter on eight tokens, to enumerate it."""
     tape = GeneratorTape(seed)
     target = 0.5 + tape.uniform("target", (vocab + 1, vocab))
     draft = torch.zeros(1, vocab, dtype=torch.float64)

@@ -36,7 +36,8 @@ class Outcome:
 
     ``value`` (rows, N + 1, *event): the emitted tokens, of which the first ``length`` (rows,) count, 1 <= length <=
     N + 1. ``kept`` (rows, N): which drafted nodes were accepted. ``log_accept`` (rows, N): the log-probability with
-    which each node was accepted given that it was examined. ``carry``: the draft of the next round, for Jacobi decoding.
+    which each node was accepted given that it was examined. ``carry``: the draft of the next round, for Jacobi
+    decoding.
     """
 
     value: Tensor
@@ -160,7 +161,8 @@ class Verdict:
         if self.evidence == "exact":
             size = f"bias {self.bias_upper:.3g} ({self.metric})"
         else:
-            size = f"{self.bias_lower:.3g} <= bias <= {self.bias_upper:.3g} ({self.metric}, confidence {self.confidence:.7g})"
+            size = f"{self.bias_lower:.3g} <= bias <= {self.bias_upper:.3g} "
+            size += f"({self.metric}, confidence {self.confidence:.7g})"
         return f"{self.status} [{self.evidence}] {self.subject or 'function'}: {size}"
 
     def __str__(self) -> str:

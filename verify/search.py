@@ -44,8 +44,8 @@ def smallest(
 ) -> ProblemLaw:
     """The simplest wrong law found: the smallest size that shows any, its weights shrunk, within a time limit.
 
-    ``known`` are wrong laws to fall back on. A problem counts as wrong if its bias exceeds ``allowed`` a thousandfold or,
-    where no known bias is that large, half of the largest known one.
+    ``known`` are wrong laws to fall back on. A problem counts as wrong if its bias exceeds ``allowed`` a thousandfold
+    or, where no known bias is that large, half of the largest known one.
     """
     from verify.spaces.discrete import law_of
 

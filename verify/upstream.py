@@ -76,7 +76,7 @@ def audit_transformers(*, budget: str = "quick", seed: int = 0) -> list[Verdict]
         verdict = check_verifier(subject, budget=budget, seed=seed)
         gap = ensemble_gap(subject, weight, seed)
         agrees = "agrees" if gap < EXACT else "DISAGREES"
-        note = f"exact bias {agrees} with (1 - w) TV(p, q) to {gap:.1e} on every problem of one drafted token (theory: lenient rules)"
+        note = f"the bias {agrees} with (1 - w) TV(p, q) to {gap:.1e} on every problem of one drafted token"
         diagnosis = f"a declared mixture, {weight:g} target + {1 - weight:g} drafter (DIVERSE, arXiv 2604.07622)"
         verdicts.append(
             replace(
@@ -119,7 +119,7 @@ def _greedy(name: str, seed: int) -> Verdict:
         "lossy" if worst.bias > EXACT else "lossless", worst.bias, worst.bias, "tv", "exact", 1.0,
         acceptance=sum(item.agreement for item in laws) / len(laws),
         counterexample=case, subject=name, expected="lossy",
-        diagnosis="drafts not drawn from the law they are verified with (huggingface/transformers #32867, mended in #33534)",
+        diagnosis="drafts not drawn from the law they are verified with (huggingface/transformers #32867, then #33534)",
         scope=f"vocabulary x draft length 3 x 2, 2 x 1: {len(laws)} problems, tables in float64",
         notes=("a misuse of the function, not a defect of it: accept with p(x) instead when the draft is not sampled",),
     )  # fmt: skip

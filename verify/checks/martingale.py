@@ -74,8 +74,8 @@ def departures(
 ) -> list[Departure]:
     """Every feature of the emitted blocks: for each position, tokens grouped by the ratio of target to drafter.
 
-    ``target(prefix)`` and ``drafter(prefix)`` give laws (V,). Where the vocabulary has no more than ``groups`` tokens and
-    the position is the first, each token is its own group.
+    ``target(prefix)`` and ``drafter(prefix)`` give laws (V,). Where the vocabulary has no more than ``groups`` tokens
+    each is its own group.
     """
     sums: dict[tuple[int, int], list[float]] = {}
     cache: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}

@@ -27,8 +27,8 @@ from verify.foreign.stand_ins import LazyFloat, LazyGenerator, LazyRandom, or_sy
 from verify.foreign.torch_draws import TorchDraws
 from verify.foreign.watch import Generators, audited, state_of
 
-_MATH = {"log": "log", "log2": "log2", "log10": "log10", "log1p": "log1p", "exp": "exp", "expm1": "expm1", "sqrt": "sqrt",
-         "floor": "floor", "ceil": "ceil", "fabs": "__abs__", "pow": "__pow__", "trunc": "__trunc__"}  # fmt: skip
+_MATH = {"log": "log", "log2": "log2", "log10": "log10", "log1p": "log1p", "exp": "exp", "expm1": "expm1",
+         "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "fabs": "__abs__", "pow": "__pow__", "trunc": "__trunc__"}  # fmt: skip
 _CLOCKS = ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time")
 _SEEDS = ("manual_seed", "seed", "set_rng_state")
 _GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)

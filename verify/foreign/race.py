@@ -18,7 +18,8 @@ def winner(leaf: Leaf, contestants: Sequence[Any], largest: bool, site: str = "r
 
     With E_i independent standard exponentials, the smallest E_i / w_i is number i with probability w_i / sum(w):
     contestants that are one and the same map of E_i / w_i are decided by it. Others by the quadrature of P(i wins) =
-    E[prod_{j != i} P(X_j < X_i)], whose error goes into the leaf's. Numbers may take part where they cannot win. Raises NotUnderstood
+    E[prod_{j != i} P(X_j < X_i)], whose error goes into the leaf's. Numbers may take part where they
+    cannot win. Raises NotUnderstood
     where draws were used before or the quadrature fails.
     """
     drawn = [(i, item) for i, item in enumerate(contestants) if isinstance(item, Symbol)]

@@ -18,7 +18,7 @@ class Slot:
 
 
 def slots(fn: Any, *, depth: int = 5) -> Iterator[Slot]:
-    """Every slot within ``depth`` steps of ``fn``: global names its code mentions, cells, defaults, attributes, items."""
+    """Every slot within ``depth`` steps of ``fn``: globals that its code names, cells, defaults, attributes, items."""
     seen: set[int] = set()
     pending: list[tuple[Any, int]] = [(fn, depth)]
     while pending:

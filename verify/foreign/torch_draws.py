@@ -168,8 +168,8 @@ def coarse_uniform(dtype: torch.dtype) -> tuple[np.ndarray[Any, Any], np.ndarray
     """The values of torch's uniform in bfloat16 or float16, and their probabilities.
 
     Older releases fill it from 8 or 11 random bits: the points k / 256 or k / 2048. Newer ones round a fine uniform to
-    the nearest value, and what rounds up to 1 becomes 0, so that 0 has probability 2**-9 or 2**-12. Which of the two the
-    installed release does is seen from draws of a generator of its own.
+    the nearest value, and what rounds up to 1 becomes 0, so that 0 has probability 2**-9 or 2**-12. Which of the two
+    the installed release does is seen from draws of a generator of its own.
     """
     bits = 8 if dtype is torch.bfloat16 else 11
     drawn = torch.rand(1024, dtype=dtype, generator=torch.Generator().manual_seed(0)).double() * 2**bits

@@ -108,7 +108,7 @@ class Generators:
         found: dict[int, tuple[str, Any]] = {
             0: ("torch", torch.default_generator),
             1: ("numpy.random", np.random.mtrand._rand),
-            2: ("random", random._inst),  # type: ignore[attr-defined]
+            2: ("random", random._inst),
         }
         if deep:
             for item in gc.get_objects():

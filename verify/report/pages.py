@@ -144,9 +144,12 @@ def allowance(verdicts: Sequence[Verdict]) -> str:
     if not sampled:
         return "Every verdict rests on enumeration: no false alarm is possible."
     risk = min(1.0, math.fsum(1.0 - verdict.confidence for verdict in sampled))
-    rest = len(verdicts) - len(sampled)
-    head = f"{rest} verdicts rest on enumeration; " if rest else "No verdict rests on enumeration; "
-    return f"{head}the probability that any of the {len(sampled)} others is wrong is at most {risk:.2g}."
+    if len(verdicts) == 1:
+        return f"The verdict rests on samples: the probability that it is wrong is at most {risk:.2g}."
+    return (
+        f"{len(verdicts) - len(sampled)} of {len(verdicts)} verdicts rest on enumeration; "
+        f"the probability that any other is wrong is at most {risk:.2g}."
+    )
 
 
 def _claims(results: Results) -> bool:
@@ -164,8 +167,8 @@ def bias(verdict: Verdict) -> str:
     low, high = verdict.bias_lower, verdict.bias_upper
     if verdict.evidence == "exact" or low == high:
         return "0" if high == 0 else f"{high:.3g}"
-    if not math.isfinite(high):
-        return f"at least {low:.3g}" if math.isfinite(low) and low > 0 else "unknown"
+    if not high < 1:  # a distance of 1 bounds nothing, and no more does one that is not a number
+        return f"at least {low:.3g}" if low > 0 else "unknown"
     return f"{low:.3g} to {high:.3g}" if low > 0 else f"at most {high:.3g}"
 
 

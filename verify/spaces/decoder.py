@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distributions.tape import GeneratorTape
 from verify.checks.martingale import Departure, departures
-from verify.errors import SubjectError
+from verify.errors import SubjectError, name_of, raised
 from verify.foreign.interpose import Room
 from verify.foreign.leaf import NotUnderstood
 from verify.foreign.plain import seeded
@@ -21,10 +21,10 @@ from verify.foreign.runs import exact_runs, time_limit
 from verify.progress import track
 from verify.records import Counterexample, Verdict
 from verify.spaces.discrete import EXACT, NEGLIGIBLE, tokens_of, tolerance
-from verify.spaces.sampled import ALPHA, judge_samples
+from verify.spaces.sampled import ALPHA, Judgement, judge_samples
 
 SECONDS = {"quick": 20.0, "thorough": 300.0}
-DRAWS = {"quick": 400, "thorough": 10_000}
+DRAWS = {"quick": 1_000, "thorough": 10_000}
 LARGE_VOCAB, LARGE_LENGTH = 16, 12
 
 
@@ -169,30 +169,34 @@ def decoded_law(
     crashed = sum(share for share, _ in runs.raised)
     if crashed > NEGLIGIBLE:
         error = max(runs.raised, key=lambda item: item[0])[1]
-        where = f"pair {pair.name!r} (vocab {pair.vocab}, length {pair.length})"
-        if isinstance(error, SubjectError):
-            raise SubjectError(f"{error} [{where}]")
-        text = " ".join(str(error).split())[:200]
-        raise SubjectError(f"the function raised {type(error).__name__} on {where}: {text}; mend it, or run it there")
+        raise raised(error, f"pair {pair.name!r} (vocab {pair.vocab}, length {pair.length})") from error
     return DecodedLaw(pair, runs.law, runs.dropped + runs.error + crashed, runs.cut_short)
 
 
 def judge_decoder(
     fn: Callable[..., Any], *, vocab: int = 3, length: int = 4, budget: str = "quick", seed: int = 0
 ) -> Verdict:
-    """The verdict on ``fn(target, drafter, length) -> ids``: exact laws of whole sequences, small sizes first, as far as
-    the time goes; and one larger sampled pair.
+    """The verdict on ``fn(target, drafter, length) -> ids``.
+
+    Exact laws of whole sequences, small sizes first, as far as the time goes; and one larger sampled pair.
     """
     started = time.monotonic()
-    name = getattr(fn, "__qualname__", None) or type(fn).__name__
     try:
         laws, precisions = _laws(fn, vocab, length, budget, seed, started)
+        verdict = _exact_verdict(laws, tolerance(precisions | {torch.float64}) * length, (vocab, length), seed)
+        if verdict.status != "lossy":
+            verdict = _at_size(
+                verdict, judge_samples(_Sampled(fn, LARGE_VOCAB, LARGE_LENGTH, seed + 5), DRAWS[budget], seed)
+            )
     except NotUnderstood as reason:
         verdict = _sampled(fn, vocab, length, str(reason), budget, seed)
-        return replace(verdict, subject=name, seconds=time.monotonic() - started)
+    return replace(verdict, subject=name_of(fn), seconds=time.monotonic() - started)
+
+
+def _exact_verdict(laws: list[DecodedLaw], allowed: float, asked: tuple[int, int], seed: int) -> Verdict:
     full = [item for item in laws if item.slack <= EXACT]
-    notes = ["uniforms of float32 and float64 count as continuous"]
     cut = [item for item in laws if item.slack > EXACT]
+    notes = ["uniforms of float32 and float64 count as continuous"]
     if cut:
         worst = max(cut, key=lambda item: item.slack)
         notes.append(
@@ -200,45 +204,48 @@ def judge_decoder(
             f"{worst.pair.vocab}, length {worst.pair.length}); the verdict rests on the {len(full)} enumerated in full"
         )
     sizes = ", ".join(dict.fromkeys(f"{item.pair.vocab} x {item.pair.length}" for item in full))
-    scope = f"vocabulary x length {sizes}: {len(full)} pairs, tables in float64; {LARGE_VOCAB} x {LARGE_LENGTH} sampled"
-    allowed = tolerance(precisions | {torch.float64}) * length
+    common: dict[str, Any] = dict(
+        metric="tv",
+        confidence=1.0,
+        scope=f"vocabulary x length {sizes}: {len(full)} pairs, tables in float64",
+        notes=tuple(notes),
+    )
     wrong = [item for item in laws if item.bias > allowed + item.slack]
-    common: dict[str, Any] = dict(metric="tv", confidence=1.0, subject=name, scope=scope)
     if wrong:
         worst = max(wrong, key=lambda item: item.bias - item.slack)
-        exact = worst.slack <= EXACT
-        ends = (worst.bias, worst.bias) if exact else (worst.bias - worst.slack, min(1.0, worst.bias + worst.slack))
-        floor = min(1e-3, worst.bias / 2)
-        case = min((i for i in wrong if i.bias >= floor), key=lambda i: (i.pair.vocab, i.pair.length, -i.bias))
-        verdict = Verdict("lossy", *ends, evidence="exact" if exact else "enumeration", counterexample=_counterexample(case, seed),
-                          notes=tuple(notes), **common)  # fmt: skip
-        return replace(verdict, seconds=time.monotonic() - started)
-    judgement = judge_samples(_Sampled(fn, LARGE_VOCAB, LARGE_LENGTH, seed + 5), DRAWS[budget], seed)
-    notes.append(
-        f"{judgement.n} runs at vocabulary {LARGE_VOCAB}, length {LARGE_LENGTH}: "
-        + (
-            f"{judgement.departure}"
-            if judgement.departure
-            else f"nothing seen, down to a bias of {judgement.smallest:.2g}"
-        )
-    )
-    if judgement.departure is not None:
-        case_at_size = Counterexample(judgement.lower, "# see the note", f"only at size: {judgement.departure}",
-                                      {"vocab": LARGE_VOCAB, "length": LARGE_LENGTH})  # fmt: skip
-        common["confidence"] = 1 - ALPHA
-        verdict = Verdict(
-            "lossy", judgement.lower, 1.0, evidence="sampled", counterexample=case_at_size, notes=tuple(notes), **common
-        )
-        return replace(verdict, seconds=time.monotonic() - started)
-    asked = [item for item in laws if (item.pair.vocab, item.pair.length) == (vocab, length)]
-    if not full or (cut and not any(item in full for item in asked)):
-        upper = max(min(1.0, item.bias + item.slack) for item in (cut or laws))
-        verdict = Verdict("inconclusive", 0.0, upper, evidence="enumeration", notes=tuple(notes), **common,
-                          needs=f"vocab {vocab} and length {length} are too large to enumerate in time; use less, or --budget thorough")  # fmt: skip
-        return replace(verdict, seconds=time.monotonic() - started)
+        plain = [item for item in wrong if item.bias >= min(1e-3, worst.bias / 2)]
+        case = min(plain, key=lambda item: (item.pair.vocab, item.pair.length, -item.bias))
+        ends, evidence = (worst.bias, worst.bias), "exact"
+        if worst.slack > EXACT:
+            ends, evidence = (worst.bias - worst.slack, min(1.0, worst.bias + worst.slack)), "enumeration"
+        return Verdict("lossy", *ends, evidence=evidence, counterexample=_counterexample(case, seed), **common)
+    if cut and not any((item.pair.vocab, item.pair.length) == asked for item in full):
+        upper = max(min(1.0, item.bias + item.slack) for item in cut)
+        needs = f"vocab {asked[0]} and length {asked[1]} take longer than the budget; use less, or budget='thorough'"
+        return Verdict("inconclusive", 0.0, upper, evidence="enumeration", needs=needs, **common)
     bias = max(item.bias for item in full)
-    verdict = Verdict("lossless", bias, bias, evidence="exact", notes=tuple(notes), **common)
-    return replace(verdict, seconds=time.monotonic() - started)
+    return Verdict("lossless", bias, bias, evidence="exact", **common)
+
+
+def _at_size(verdict: Verdict, judgement: Judgement) -> Verdict:
+    """The verdict with what samples of the larger pair add to it."""
+    size = f"vocabulary {LARGE_VOCAB}, length {LARGE_LENGTH}"
+    if judgement.departure is None:
+        seen = f"nothing seen, down to a bias of {judgement.smallest:.2g}"
+        return replace(verdict, notes=(*verdict.notes, f"{judgement.n} runs at {size}: {seen}"))
+    where = f"only at {size}: {judgement.departure}"
+    snippet = f"from verify.spaces.decoder import pairs\npair = pairs({LARGE_VOCAB}, {LARGE_LENGTH}, 5)[2]"
+    case = Counterexample(judgement.lower, snippet, where, {"vocab": LARGE_VOCAB, "length": LARGE_LENGTH})
+    return replace(
+        verdict,
+        status="lossy",
+        bias_lower=judgement.lower,
+        bias_upper=1.0,
+        evidence="sampled",
+        confidence=1 - ALPHA,
+        counterexample=case,
+        needs="",
+    )
 
 
 def _laws(
@@ -292,17 +299,8 @@ class _Sampled:
                 try:
                     with time_limit():
                         found.append(((), pair.call(self.fn)))
-                except SubjectError:
-                    raise
-                except NotUnderstood:
-                    raise SubjectError(
-                        "the function keeps a draw of one call and uses it in another; draw anew in each call"
-                    ) from None
-                except Exception as error:
-                    text = " ".join(str(error).split())[:200]
-                    raise SubjectError(
-                        f"the function raised {type(error).__name__} at vocabulary {self.vocab}, length {self.length}: {text}; mend it"
-                    ) from error
+                except (Exception, NotUnderstood) as error:
+                    raise raised(error, f"a pair of vocabulary {self.vocab}, length {self.length}") from error
         return found
 
     def departures(self, emitted: list[tuple[int, ...]]) -> list[Departure]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from verify import search
-from verify.errors import SubjectError
+from verify.errors import SubjectError, name_of, raised
 from verify.foreign.interpose import Room
 from verify.foreign.leaf import NotUnderstood
 from verify.foreign.runs import Runs, exact_runs
@@ -30,7 +30,7 @@ SECONDS = {"quick": 15.0, "thorough": 300.0}
 
 
 def tokens_of(result: Any, vocab: int, most: int) -> tuple[int, ...]:
-    """The emitted ids of whatever the function returned. Raises SubjectError where they are not 1..most ids below vocab."""
+    """The emitted ids of whatever the function returned. Raises SubjectError unless they are 1..most ids below vocab."""
     if result is None:
         raise SubjectError("the function returned None; return the emitted token ids, 1 to draft_length + 1 of them")
     if isinstance(result, Tensor):
@@ -151,12 +151,8 @@ def _crashes(runs: Runs, problem: Problem, block: tuple[int, ...]) -> float:
     """The mass of the leaves that raised, if it is negligible."""
     mass = sum(share for share, _ in runs.raised)
     if mass > NEGLIGIBLE:
-        share, error = max(runs.raised, key=lambda item: item[0])
-        where = f"problem {problem.name!r} (vocab {problem.vocab}, draft {list(block)})"
-        if isinstance(error, SubjectError):
-            raise SubjectError(f"{error} [{where}]")
-        text = " ".join(str(error).split())[:200]
-        raise SubjectError(f"the function raised {type(error).__name__} on {where}: {text}; mend it, or run it there")
+        error = max(runs.raised, key=lambda item: item[0])[1]
+        raise raised(error, f"problem {problem.name!r} (vocab {problem.vocab}, draft {list(block)})") from error
     return mass
 
 
@@ -175,7 +171,7 @@ def judge_discrete(
         problem for size in sizes for problem in pool(*size, seed, copies if size == (vocab, draft_length) else 1)
     ]
     problems.append(wide(sampled.VOCAB, seed))
-    name = getattr(fn, "__qualname__", None) or type(fn).__name__
+    name = name_of(fn)
     shown = ", ".join(f"{v} x {n}" for v, n in [*sizes, (sampled.VOCAB, 1)])
     scope = f"vocabulary x draft length {shown}: {len(problems)} problems, tables in "
     dtype = torch.float64
@@ -281,7 +277,8 @@ def counterexample(case: ProblemLaw) -> Counterexample:
         context = f"after {list(prefix)}" if prefix else "at the start"
         worst = sorted((law - truth).abs().topk(min(8, len(law))).indices.tolist())
         which = "" if len(worst) == len(law) else f" of tokens {worst}"
-        where = f"the law{which} at position {len(prefix) + 1} {context} is {_rounded(law[worst])}, the target's {_rounded(truth[worst])}"
+        where = f"the law{which} at position {len(prefix) + 1} {context} is {_rounded(law[worst])}, "
+        where += f"the target's {_rounded(truth[worst])}"
         found = {str(token): float(law[token]) for token in worst}
         wanted = {str(token): float(truth[token]) for token in worst}
     snippet = (

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distributions.tape import GeneratorTape
 from verify.checks.martingale import Departure, departures
-from verify.errors import SubjectError
+from verify.errors import raised
 from verify.foreign.leaf import NotUnderstood
 from verify.foreign.plain import seeded
 from verify.foreign.runs import time_limit
@@ -54,18 +54,9 @@ class Blocks:
                 try:
                     with time_limit():
                         result = self.call(block)
-                except SubjectError:
-                    raise
-                except NotUnderstood:
-                    raise SubjectError(
-                        "the function keeps a draw of one call and uses it in another; draw anew in each call"
-                    ) from None
-                except Exception as error:
-                    text = " ".join(str(error).split())[:200]
-                    raise SubjectError(
-                        f"the function raised {type(error).__name__} on {self.name} (vocab {self.vocab}, draft length "
-                        f"{self.length}): {text}; mend it, or run it there"
-                    ) from error
+                except (Exception, NotUnderstood) as error:
+                    where = f"{self.name} (vocab {self.vocab}, draft length {self.length})"
+                    raise raised(error, where) from error
                 found.append((block, tokens_of(result, self.vocab, self.length + 1)))
         return found
 
@@ -248,9 +239,9 @@ def judge_blocks(
     wrong = [(item, problem) for item, problem in judged if item.departure is not None]
     if wrong or large.departure is not None:
         item = max([judged for judged, _ in wrong] or [large], key=lambda one: one.lower)
-        problem = next((problem for one, problem in wrong if one is item), None)
-        recipe = f"problem = {problem.snippet()}" if problem else f"# V = {VOCAB}, draft length {LENGTH}"
-        sizes = (problem.vocab, problem.length) if problem else (VOCAB, LENGTH)
+        found = next((problem for one, problem in wrong if one is item), None)
+        recipe = f"problem = {found.snippet()}" if found else f"# V = {VOCAB}, draft length {LENGTH}"
+        sizes = (found.vocab, found.length) if found else (VOCAB, LENGTH)
         case = Counterexample(
             item.lower,
             f"from verify.problems import Problem, wide\n{recipe}",
@@ -260,8 +251,8 @@ def judge_blocks(
         return Verdict("lossy", max(item.lower, large.lower), 1.0, counterexample=case, **common)
     needed = math.ceil(math.log(1 / ALPHA) / (2 * 0.001**2))
     needs = (
-        "draw through torch, numpy or random inside the call, so that the draws can be enumerated; by samples, a bias of "
-        f"0.001 takes about {needed:,} runs a problem"
+        "draw through torch, numpy or random inside the call, so that the draws can be enumerated; by samples, a bias "
+        f"of 0.001 takes about {needed:,} runs a problem"
     )
     return Verdict("inconclusive", 0.0, min(1.0, upper), needs=needs, **common)
 
