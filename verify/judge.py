@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -87,8 +88,7 @@ def assert_lossless(fn: Callable[..., Any], space: str = "discrete", **options: 
 
 def _with_import_draws(fn: Any, verdict: Verdict) -> Verdict:
     """Values drawn while the function's file was loaded are constants to every run: then nothing is exact for good."""
-    scope = getattr(fn, "__globals__", None) or getattr(getattr(fn, "__func__", None), "__globals__", {})
-    draws = scope.get("__specproof_import_draws__", ())
+    draws = _home(fn).get("__specproof_import_draws__", ())
     if not draws or verdict.status != "lossless":
         return verdict
     note = f"the function's file {'; '.join(draws)}: another import is another function; draw inside the call instead"
@@ -96,6 +96,16 @@ def _with_import_draws(fn: Any, verdict: Verdict) -> Verdict:
         verdict, status="inconclusive", evidence="enumeration", bias_lower=0.0, bias_upper=1.0,
         needs="move the draws from import time into the function", notes=(*verdict.notes, note),
     )  # fmt: skip
+
+
+def _home(fn: Any) -> dict[str, Any]:
+    """The names of the module that a function, a partial, a method or a callable object is defined in."""
+    fn = getattr(fn, "func", fn)
+    fn = getattr(fn, "__func__", fn)
+    if hasattr(fn, "__globals__"):
+        scope: dict[str, Any] = fn.__globals__
+        return scope
+    return vars(sys.modules.get(type(fn).__module__, sys))
 
 
 def _require(condition: bool, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
 
 from verify.errors import SubjectError
+from verify.foreign.interpose import Room
 from verify.foreign.leaf import NotUnderstood
 from verify.problems import Problem
 
@@ -51,41 +53,40 @@ def smallest(
 
     floor = min(max(1000 * allowed, 1e-3), max(case.bias for case in known) / 2)
     deadline = time.monotonic() + SECONDS[budget]
-    sizes = sorted({(case.problem.vocab, case.problem.length) for case in known} | {(2, 1), (3, 1), (2, 2)})
-    vocab, length = max(sizes, key=lambda size: size[0] ** size[1])
+    most = max((case.problem.vocab, case.problem.length) for case in known)
+    sizes = {(case.problem.vocab, case.problem.length) for case in known} | {(2, 1), (3, 1), (2, 2)}
     dtype = known[0].problem.dtype
+    options = settings(
+        max_examples=60 if budget == "quick" else 1000,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
     for size in sorted(sizes, key=lambda size: (size[0] ** (size[0] * size[1]), size)):
-        if size[0] > vocab or size[1] > length:
+        if size[0] > min(most[0], 8) or Room.now() > deadline:
             continue
-        best: list[ProblemLaw] = []
+        wrong: list[ProblemLaw] = []
 
-        def wrong(problem: Problem, best: list[ProblemLaw] = best) -> bool:
-            if time.monotonic() > deadline:
+        def is_wrong(problem: Problem, wrong: list[ProblemLaw] = wrong) -> bool:
+            if Room.now() > deadline:
                 return False
             try:
-                case = law_of(fn, problem.to(dtype), leaves=2_000)
+                # A room of its own each time: Hypothesis must not draw its problems inside one.
+                with Room(fn, shim_float=True, deep=False) as room:
+                    case = law_of(fn, problem.to(dtype), room, leaves=2_000)
             except (SubjectError, NotUnderstood):
                 return False
             if case.bias > max(floor, 2 * case.slack):
-                best.append(case)
+                wrong.append(case)
                 return True
             return False
 
-        options = settings(
-            max_examples=60 if budget == "quick" else 1000,
-            database=None,
-            deadline=None,
-            phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
-        )
-        try:
-            find_example(problems(*size), wrong, settings=options, random=random.Random(seed))
-        except HypothesisException:
-            pass  # nothing of this size within the limits, or the time ran out while shrinking
-        if best:
-            return min(best, key=lambda case: (_complexity(case.problem), -case.bias))
-        if time.monotonic() > deadline:
-            break
+        with contextlib.suppress(HypothesisException):
+            # None: nothing of this size within the limits, or the time ran out while shrinking.
+            find_example(problems(*size), is_wrong, settings=options, random=random.Random(seed))
+        if wrong:
+            return min(wrong, key=lambda case: (_complexity(case.problem), -case.bias))
     return min(known, key=lambda case: (case.problem.vocab, case.problem.length, -case.bias))
 
 

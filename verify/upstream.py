@@ -73,7 +73,7 @@ def audit_transformers(*, budget: str = "quick", seed: int = 0) -> list[Verdict]
     verdicts = [replace(check_verifier(adapted(), budget=budget, seed=seed), subject=name, expected="lossless")]
     for weight in WEIGHTS:
         subject = adapted(assistant_ensemble_weight=weight)
-        verdict = check_verifier(subject, budget=budget, seed=seed)
+        verdict = _runnable(check_verifier(subject, budget=budget, seed=seed), f"assistant_ensemble_weight={weight:g}")
         gap = ensemble_gap(subject, weight, seed)
         agrees = "agrees" if gap < EXACT else "DISAGREES"
         note = f"the bias {agrees} with (1 - w) TV(p, q) to {gap:.1e} on every problem of one drafted token"
@@ -86,6 +86,15 @@ def audit_transformers(*, budget: str = "quick", seed: int = 0) -> list[Verdict]
         )  # fmt: skip
     verdicts.append(_greedy(f"{name}, greedy drafts with dense probabilities", seed))
     return verdicts
+
+
+def _runnable(verdict: Verdict, options: str) -> Verdict:
+    """The verdict with a snippet that builds the function it speaks of."""
+    case = verdict.counterexample
+    if case is None:
+        return verdict
+    head = f"from verify.upstream import adapted\nfn = adapted({options})\n"
+    return replace(verdict, counterexample=replace(case, snippet=head + case.snippet))
 
 
 def ensemble_gap(subject: Callable[..., Any], weight: float, seed: int = 0) -> float:
@@ -115,7 +124,7 @@ def _greedy(name: str, seed: int) -> Verdict:
             "from verify.problems import Problem, wide", "from verify.upstream import GreedyProblem as Problem"
         ),
     )
-    return Verdict(
+    verdict = Verdict(
         "lossy" if worst.bias > EXACT else "lossless", worst.bias, worst.bias, "tv", "exact", 1.0,
         acceptance=sum(item.agreement for item in laws) / len(laws),
         counterexample=case, subject=name, expected="lossy",
@@ -123,3 +132,4 @@ def _greedy(name: str, seed: int) -> Verdict:
         scope=f"vocabulary x draft length 3 x 2, 2 x 1: {len(laws)} problems, tables in float64",
         notes=("a misuse of the function, not a defect of it: accept with p(x) instead when the draft is not sampled",),
     )  # fmt: skip
+    return _runnable(verdict, "")

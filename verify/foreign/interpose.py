@@ -40,17 +40,17 @@ class Room:
     """Answers the draws of ``fn`` while open. ``leaf`` is the run in progress; ``escapes`` what was not answered.
 
     ``shim_float``: also give the function's module a ``float`` that keeps a draw lazy, for code that writes
-    ``float(torch.rand(1))``.
+    ``float(torch.rand(1))``. ``deep``: watch every generator that the garbage collector knows, not the global ones alone.
     """
 
     open_room: ClassVar[Room | None] = None
 
-    def __init__(self, fn: Any, shim_float: bool = False) -> None:
+    def __init__(self, fn: Any, shim_float: bool = False, deep: bool = True) -> None:
         self.fn = fn
         self.leaf = Leaf((), 0.0)
         self.precisions: set[torch.dtype] = set()
         self.escapes: list[str] = []
-        self._shim_float = shim_float
+        self._shim_float, self._deep = shim_float, deep
         self._torch = TorchDraws(self)
         self._numpy = numpy_draws.NumpyDraws(self._torch)
         self._stdlib = numpy_draws.StdlibDraws(self._torch)
@@ -126,7 +126,7 @@ class Room:
             original = getattr(owner, name)
             setattr(owner, name, replacement)
             self._undo.append(functools.partial(setattr, owner, name, original))
-        self._before = Generators.snapshot(deep=True)
+        self._before = Generators.snapshot(self._deep)
         self._ear = stack.enter_context(audited())
         self._ear.open = False
 

@@ -104,11 +104,13 @@ LIMIT_SECONDS = 10.0
 
 
 @contextmanager
-def time_limit(seconds: float = LIMIT_SECONDS) -> Iterator[None]:
-    """Raises SubjectError if the code inside runs longer. Only in the main thread, where signals arrive."""
+def time_limit() -> Iterator[None]:
+    """Raises SubjectError if the code inside runs longer than LIMIT_SECONDS. Only in the main thread, where signals arrive."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
+    seconds = LIMIT_SECONDS
 
     def expired(number: int, frame: object) -> None:
         raise SubjectError(
