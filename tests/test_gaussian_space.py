@@ -428,3 +428,19 @@ def test_no_false_alarms(runs: int) -> None:
         first_stage += any(item.rejects for item in verdict.findings)
     # Stage one rejects at 1e-3: more than 6 of 300 runs, or 3 of 12, have probability below 1e-5.
     assert first_stage <= (6 if runs == 300 else 3)
+
+
+def unguarded_reflection(draft_value: Tensor, draft: Distribution, target: Distribution) -> Tensor:
+    """The textbook coupling, which divides by the distance of the means."""
+    sigma, shift = draft.stddev[0], target.mean - draft.mean
+    delta, axis = shift.norm() / sigma, shift / shift.norm()
+    along = (draft_value - draft.mean) @ axis / sigma
+    accepted = torch.log1p(-torch.rand(len(draft_value), dtype=draft_value.dtype)) <= delta * (along - delta / 2)
+    mirrored = target.mean + (draft_value - draft.mean) - 2 * sigma * along.unsqueeze(-1) * axis
+    return torch.where(accepted.unsqueeze(-1), draft_value, mirrored)
+
+
+def test_a_rule_undefined_on_equal_laws_is_exact_elsewhere_and_the_verdict_says_so():
+    verdict = judge_gaussian(unguarded_reflection, dim=2)
+    assert verdict.status == "lossless", str(verdict)
+    assert "laws that differ" in verdict.scope and any("same law" in note for note in verdict.notes)

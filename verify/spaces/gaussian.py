@@ -70,7 +70,7 @@ def judge_gaussian(
         chosen, count = _plan(offered, limits, *seconds_per_row(subject, offered[0], _seed(seed, 0, 1)))
         # A pair that is much slower than the pilot run said is cut short.
         subject = replace(subject, patience=2 * limits.seconds / len(chosen))
-        first = [subject.run(pair, call_sizes(count), _seed(seed, 1, index)) for index, pair in enumerate(chosen)]
+        first, undefined = _first_rows(subject, chosen, count, seed)
         together = pools(first)
         groups = [*(pair_checks(rows) for rows in first), edge_checks(together)]
         findings = family(groups, FIRST, name, seed)
@@ -100,7 +100,34 @@ def judge_gaussian(
         scope=scope,
         seconds=time.perf_counter() - began,
     )
-    return _lossy(common, biases) if lossy else _passed(common, findings, suspects, least)
+    verdict = _lossy(common, biases) if lossy else _passed(common, findings, suspects, least)
+    if undefined:
+        verdict = replace(verdict, scope=verdict.scope + "; laws that differ", notes=(*verdict.notes, undefined))
+    return verdict
+
+
+def _first_rows(subject: Subject, chosen: tuple[Pair, ...], count: int, seed: int) -> tuple[list[Rows], str]:
+    """The rows of every pair; and, if the function is undefined where the two laws are one, a note in place of those.
+
+    A coupling that divides by the distance of the means is exact wherever there is one: its scope is smaller, and
+    its verdict says so, but that is no bias.
+    """
+    first: list[Rows] = []
+    undefined = ""
+    for index, pair in enumerate(chosen):
+        equal = pair.overlap > 1 - 1e-12 and len(chosen) > 1
+        try:
+            rows = subject.run(pair, call_sizes(count), _seed(seed, 1, index))
+        except SubjectError as error:
+            if not equal:
+                raise
+            undefined = f"where draft and target are the same law {error}"
+            continue
+        if equal and not rows.finite:
+            undefined = "where draft and target are the same law the function returns NaN or infinity; guard that case"
+            continue
+        first.append(rows)
+    return first, undefined
 
 
 def _limits(dim: int, covariance: str, budget: str | Budget) -> Budget:
