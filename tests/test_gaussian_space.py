@@ -181,8 +181,8 @@ def numpy_rejection(draft_value: Tensor, draft: Distribution, target: Distributi
     def replacement(x: Tensor, draft: Distribution, target: Distribution) -> Tensor:
         out, todo = torch.empty_like(x), np.arange(len(x))
         while len(todo):
-            z = target.mean + target.stddev * torch.as_tensor(np.random.normal(size=(len(todo), x.shape[1])))  # noqa: NPY002
-            keep = (torch.as_tensor(np.random.rand(len(todo))) < 1 - 1 / ratio(z, draft, target)).numpy()  # noqa: NPY002
+            z = target.mean + target.stddev * torch.as_tensor(np.random.normal(size=(len(todo), x.shape[1])))
+            keep = (torch.as_tensor(np.random.rand(len(todo))) < 1 - 1 / ratio(z, draft, target)).numpy()
             out[todo[keep]] = z[torch.as_tensor(keep)]
             todo = todo[~keep]
         return out
@@ -314,19 +314,19 @@ def test_the_function_sees_nothing_it_could_spoil() -> None:
         out = direct(draft_value, draft, target)
         draft_value.zero_()
         target.base_dist.loc.add_(100.0)
-        np.random.rand(3)  # noqa: NPY002
+        np.random.rand(3)
         random.random()
         return out
 
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002
+    np.random.seed(5)
     random.seed(5)
-    expected = torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
+    expected = torch.rand(3), np.random.rand(3), random.random()
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002
+    np.random.seed(5)
     random.seed(5)
     assert judged(spoils, 1).status == "lossless"
-    found = torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
+    found = torch.rand(3), np.random.rand(3), random.random()
     assert torch.equal(found[0], expected[0]) and (found[1] == expected[1]).all() and found[2] == expected[2]
 
 

@@ -71,11 +71,16 @@ class Problem:
             if mass > 0:
                 yield block, mass
 
+    def rows(self, block: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The drafter's laws (gamma, V) and the target's (gamma + 1, V) along a drafted block."""
+        draft = torch.stack([self.draft[d][self.index(block[:d])] for d in range(self.length)])
+        target = torch.stack([self.target[d][self.index(block[:d])] for d in range(self.length + 1)])
+        return draft, target
+
     def call(self, fn: Callable[..., Any], block: tuple[int, ...]) -> Callable[[], Any]:
         """``fn`` on one drafted block, on fresh copies of its arguments at each call."""
         tokens = torch.tensor(block)
-        draft = torch.stack([self.draft[d][self.index(block[:d])] for d in range(self.length)]).to(self.dtype)
-        target = torch.stack([self.target[d][self.index(block[:d])] for d in range(self.length + 1)]).to(self.dtype)
+        draft, target = (rows.to(self.dtype) for rows in self.rows(block))
         return lambda: fn(tokens.clone(), draft.clone(), target.clone())
 
     @cached_property

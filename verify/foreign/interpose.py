@@ -28,7 +28,8 @@ from verify.foreign.torch_draws import TorchDraws
 from verify.foreign.watch import Generators, audited, state_of
 
 _MATH = {"log": "log", "log2": "log2", "log10": "log10", "log1p": "log1p", "exp": "exp", "expm1": "expm1",
-         "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "fabs": "__abs__", "pow": "__pow__", "trunc": "__trunc__"}  # fmt: skip
+         "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "fabs": "__abs__", "pow": "__pow__",
+         "trunc": "__trunc__"}  # fmt: skip
 _CLOCKS = ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time")
 _SEEDS = ("manual_seed", "seed", "set_rng_state")
 _GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
@@ -40,7 +41,8 @@ class Room:
     """Answers the draws of ``fn`` while open. ``leaf`` is the run in progress; ``escapes`` what was not answered.
 
     ``shim_float``: also give the function's module a ``float`` that keeps a draw lazy, for code that writes
-    ``float(torch.rand(1))``. ``deep``: watch every generator that the garbage collector knows, not the global ones alone.
+    ``float(torch.rand(1))``. ``deep``: watch every generator that the garbage collector knows, not the global
+    ones alone.
     """
 
     open_room: ClassVar[Room | None] = None

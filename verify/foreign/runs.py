@@ -105,7 +105,7 @@ LIMIT_SECONDS = 10.0
 
 @contextmanager
 def time_limit() -> Iterator[None]:
-    """Raises SubjectError if the code inside runs longer than LIMIT_SECONDS. Only in the main thread, where signals arrive."""
+    """Raises SubjectError if the code inside runs longer than LIMIT_SECONDS; in the main thread, where signals go."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -200,8 +200,8 @@ def _exact_verdict(laws: list[DecodedLaw], allowed: float, asked: tuple[int, int
     if cut:
         worst = max(cut, key=lambda item: item.slack)
         notes.append(
-            f"time ran out on {len(cut)} of {len(laws)} pairs (at worst mass {worst.slack:.2g} not followed, at vocabulary "
-            f"{worst.pair.vocab}, length {worst.pair.length}); the verdict rests on the {len(full)} enumerated in full"
+            f"time ran out on {len(cut)} of {len(laws)} pairs (at worst mass {worst.slack:.2g} not followed, at "
+            f"vocabulary {worst.pair.vocab}, length {worst.pair.length}); the verdict rests on the {len(full)} enumerated in full"
         )
     sizes = ", ".join(dict.fromkeys(f"{item.pair.vocab} x {item.pair.length}" for item in full))
     common: dict[str, Any] = dict(

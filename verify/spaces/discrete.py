@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from verify import search
+from verify.diagnosis import diagnose
 from verify.errors import SubjectError, name_of, raised
 from verify.foreign.interpose import Room
 from verify.foreign.leaf import NotUnderstood
@@ -30,7 +31,7 @@ SECONDS = {"quick": 15.0, "thorough": 300.0}
 
 
 def tokens_of(result: Any, vocab: int, most: int) -> tuple[int, ...]:
-    """The emitted ids of whatever the function returned. Raises SubjectError unless they are 1..most ids below vocab."""
+    """The emitted ids in whatever the function returned. Raises SubjectError unless they are 1..most ids below vocab."""
     if result is None:
         raise SubjectError("the function returned None; return the emitted token ids, 1 to draft_length + 1 of them")
     if isinstance(result, Tensor):
@@ -246,7 +247,8 @@ def _exact_verdict(
         common["evidence"] = "exact" if sure else "enumeration"
         lower, upper = (worst.bias,) * 2 if sure else (worst.bias - worst.slack, min(1.0, worst.bias + worst.slack))
         case = search.smallest(fn, clear, allowed, seed=seed, budget=budget)
-        return Verdict("lossy", lower, upper, counterexample=counterexample(case), **common)
+        diagnosis = diagnose(sure) if sure else ""
+        return Verdict("lossy", lower, upper, counterexample=counterexample(case), diagnosis=diagnosis, **common)
     bias = max(item.bias for item in laws)
     if exact:
         return Verdict("lossless", bias, bias, **common)

@@ -1,0 +1,1 @@
+"""What the verdicts cost, and what they see for it: `make bench`."""

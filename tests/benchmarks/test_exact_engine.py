@@ -1,0 +1,71 @@
+"""Verifiers written on the tape, enumerated in batches.
+
+A verifier of this project runs on all leaves of all contexts at once, where a stranger's function takes a run for each
+leaf. Both columns count leaves of the same rule, rejection sampling, on the same models, the draft's own draws
+included; their laws agree to 1e-12.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from distributions.autoregressive import Markov
+from tests.benchmarks.conftest import Section, Versus
+from tests.benchmarks.subjects import correct
+from verify.exact import conditionals, digits, exact_chain, exact_rows
+from verify.problems import Problem
+from verify.spaces.discrete import law_of
+from verify.verifiers.rejection import Rejection
+
+SIZES = [(3, 2, 1), (3, 2, 9), (3, 2, 243), (5, 2, 25), (3, 3, 9)]
+
+
+@pytest.mark.parametrize(("vocab", "length", "rows"), SIZES, ids=lambda value: str(value))
+def test_batched_against_one_run_a_leaf(
+    vocab: int, length: int, rows: int, versus: Versus, section: Section
+) -> None:
+    target, drafter = Markov.random(vocab, 1, 0), Markov.random(vocab, 1, 1)
+    contexts = digits(torch.arange(rows), 5, vocab)
+    state = target.extend(target.start(1), contexts[:1], torch.full((1,), 5))
+    tables = [
+        tuple(law[0] for law in conditionals(model, state, 1, count))
+        for model, count in ((drafter, length), (target, length + 1))
+    ]
+    problem = Problem(*tables)
+    run = versus(
+        lambda: exact_rows(Rejection(), target, drafter, contexts, length), lambda: law_of(correct, problem), turns=5
+    )
+    batched, single = run.result, run.reference_result
+    assert float(batched.tv.max()) < 1e-12 and single.bias < 1e-12
+    assert float((batched.law[0] - single.law).abs().max()) < 1e-12
+    speed = batched.leaves / single.leaves / run.ratio
+    section.row(
+        vocabulary=vocab,
+        draft_length=length,
+        contexts=rows,
+        leaves=batched.leaves,
+        times_as_fast_a_leaf=speed,
+        leaves_per_second=batched.leaves / run.seconds,
+        one_run_a_leaf_per_second=single.leaves / run.reference_seconds,
+    )
+
+
+@pytest.mark.parametrize("length", range(4, 9))
+def test_whole_sequences(length: int, versus: Versus, section: Section) -> None:
+    target, drafter = Markov.random(3, 1, 0), Markov.random(3, 2, 1)
+
+    def chain(tokens: int) -> object:
+        return exact_chain(target, drafter, Rejection(), 2, tokens)
+
+    run = versus(lambda: chain(length), lambda: chain(4), turns=5)
+    found = run.result
+    assert found.tv < 1e-12 and found.dropped == 0
+    assert float((found.law - target.sequence_probs(length)).abs().max()) < 1e-12
+    section.row(
+        decoded_tokens=length,
+        sequences=3**length,
+        states_after_merging=found.states,
+        time_over_4_tokens=run.ratio,
+        chain_seconds=run.seconds,
+    )
