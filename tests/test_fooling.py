@@ -94,7 +94,7 @@ def linear_congruence():
 
 def swallowed():
     try:
-        return float("%.17f" % torch.rand(1).item())  # formatting needs the number itself
+        return np.array([torch.rand(1).item()]).astype("S8").astype(float)[0]  # text needs the number itself
     except BaseException:
         return 0.5
 

@@ -50,7 +50,9 @@ def some(weights):
 # Names as in the public threads they re-enact; every one is a single edit of a correct verifier.
 BUGS = {
     "always accept": rule(accept=lambda p, q, x: 1.0),
-    "ratio upside down": rule(accept=lambda p, q, x: q[x] / p[x] if p[x] > 0 else 1.0, residual=lambda p, q, x: some((p - q).clamp(min=0))),
+    "ratio upside down": rule(
+        accept=lambda p, q, x: q[x] / p[x] if p[x] > 0 else 1.0, residual=lambda p, q, x: some((p - q).clamp(min=0))
+    ),
     "residual is the target (mlx-lm #1085)": rule(residual=lambda p, q, x: p),
     "residual |p - q|": rule(residual=lambda p, q, x: (p - q).abs()),
     "residual softmax((p - q)+) (transformers #27979)": rule(residual=lambda p, q, x: (p - q).clamp(min=0).softmax(-1)),
@@ -59,7 +61,9 @@ BUGS = {
     "residual argmax": rule(residual=lambda p, q, x: torch.nn.functional.one_hot((p - q).argmax(), len(p)).double()),
     "lenience 0.99": rule(accept=lambda p, q, x: p[x] / q[x] / 0.99),
     "dense ratio, delta residual": rule(residual=lambda p, q, x: some(drop(p, x))),
-    "delta ratio, dense residual": rule(accept=lambda p, q, x: p[x], residual=lambda p, q, x: some((p - q).clamp(min=0))),
+    "delta ratio, dense residual": rule(
+        accept=lambda p, q, x: p[x], residual=lambda p, q, x: some((p - q).clamp(min=0))
+    ),
     "square root of the ratio": rule(accept=lambda p, q, x: (p[x] / q[x]).sqrt()),
     "no stop after a rejection (OpenVINO #4190)": rule(stop=False),
     "bonus from the last draft row": rule(bonus=lambda p, q: q[-1]),
@@ -71,7 +75,7 @@ BUGS = {
         if torch.rand(1, dtype=torch.bfloat16) <= p[0, x[0]] / q[0, x[0]]
         else [torch.multinomial((p[0] - q[0]).clamp(min=0), 1).item()]
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BUGS)
@@ -172,9 +176,16 @@ def test_functions_that_return_no_tokens_get_one_clear_line(name):
 
 @pytest.mark.parametrize(
     "options",
-    [{"vocab": 1}, {"vocab": True}, {"draft_length": 0}, {"budget": "huge"}, {"space": "tree"}, {"vocab": 8, "draft_length": 6}],
+    [
+        {"vocab": 1},
+        {"vocab": True},
+        {"draft_length": 0},
+        {"budget": "huge"},
+        {"space": "tree"},
+        {"vocab": 8, "draft_length": 6},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_wrong_options_name_the_argument(options):
     with pytest.raises(SubjectError, match=next(iter(options))):
         check_verifier(torch_item, **options)
@@ -260,9 +271,14 @@ def test_correct_decoders_are_lossless_exactly():
 
 @pytest.mark.parametrize(
     "fn",
-    [decoder(lenience=0.9), decoder(bonus_row=-2), decoder(context=lambda prefix: prefix[-1:]), lambda t, d, n: plain(d, t, n)],
+    [
+        decoder(lenience=0.9),
+        decoder(bonus_row=-2),
+        decoder(context=lambda prefix: prefix[-1:]),
+        lambda t, d, n: plain(d, t, n),
+    ],
     ids=["lenience", "bonus row", "context cut", "drafter only"],
-)  # fmt: skip
+)
 def test_wrong_decoders_are_lossy_with_a_counterexample_that_runs(fn):
     verdict = check_decoder(fn)
     assert verdict.status == "lossy" and verdict.evidence == "exact" and verdict.bias_lower > 1e-3, str(verdict)
@@ -284,9 +300,13 @@ def test_a_decoder_that_errs_late_is_found_by_samples():
 
 @pytest.mark.parametrize(
     ("fn", "words"),
-    [(lambda t, d, n: [0], "1 tokens"), (lambda t, d, n: t(5), "tuple of token ids"), (lambda t, d, n: t((9,)), "pass 0..")],
+    [
+        (lambda t, d, n: [0], "1 tokens"),
+        (lambda t, d, n: t(5), "tuple of token ids"),
+        (lambda t, d, n: t((9,)), "pass 0.."),
+    ],
     ids=["short", "no prefix", "unknown id"],
-)  # fmt: skip
+)
 def test_wrong_decoders_get_one_clear_line(fn, words):
     with pytest.raises(SubjectError, match=words):
         check_decoder(fn)

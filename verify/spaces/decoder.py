@@ -201,7 +201,7 @@ def _exact_verdict(laws: list[DecodedLaw], allowed: float, asked: tuple[int, int
         worst = max(cut, key=lambda item: item.slack)
         notes.append(
             f"time ran out on {len(cut)} of {len(laws)} pairs (at worst mass {worst.slack:.2g} not followed, at "
-            f"vocabulary {worst.pair.vocab}, length {worst.pair.length}); the verdict rests on the {len(full)} enumerated in full"
+            f"vocabulary {worst.pair.vocab}, length {worst.pair.length}); the verdict rests on the other {len(full)}"
         )
     sizes = ", ".join(dict.fromkeys(f"{item.pair.vocab} x {item.pair.length}" for item in full))
     common: dict[str, Any] = dict(

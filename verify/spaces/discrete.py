@@ -31,7 +31,7 @@ SECONDS = {"quick": 15.0, "thorough": 300.0}
 
 
 def tokens_of(result: Any, vocab: int, most: int) -> tuple[int, ...]:
-    """The emitted ids in whatever the function returned. Raises SubjectError unless they are 1..most ids below vocab."""
+    """The emitted ids in whatever the function returned. Raises SubjectError unless these are 1..most ids < vocab."""
     if result is None:
         raise SubjectError("the function returned None; return the emitted token ids, 1 to draft_length + 1 of them")
     if isinstance(result, Tensor):
