@@ -100,7 +100,7 @@ def _judge(options: argparse.Namespace, arguments: dict[str, Any]) -> Verdict:
             raise SubjectError(f"no verdict: {describe(error)}; SPECPROOF_DEBUG=1 shows where from") from error
     case = verdict.counterexample
     if case is not None and case.snippet:
-        head = f"from verify.loader import load\n\nfn = load({options.subject!r})\n"
+        head = f"from verify.loader import load\nfn = load({options.subject!r})\n"
         verdict = replace(verdict, counterexample=replace(case, snippet=head + case.snippet))
     return replace(verdict, subject=options.subject)
 

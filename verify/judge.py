@@ -30,7 +30,8 @@ def check_verifier(
     Tensor[gamma+1, V])`` returns 1 to gamma + 1 emitted ids; judged at ``vocab`` and ``draft_length``.
     ``space="gaussian"``: ``fn(draft_value: Tensor[rows, dim], draft: Distribution, target: Distribution) ->
     Tensor[rows, dim]``, with one unbatched pair of torch laws a call; ``covariance="equal"`` both sigma^2 I,
-    ``"any"`` unequal and full as well. ``fn`` is not edited; it draws with torch, numpy or the standard library. ``budget`` is ``quick`` or ``thorough``.
+    ``"any"`` unequal and full as well. ``fn`` is not edited; it draws with torch, numpy or the standard library.
+    ``budget`` is ``quick`` or ``thorough``.
 
     Raises SubjectError, one sentence, where the call is wrong or the function raises, hangs, or returns no tokens.
     """

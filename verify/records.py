@@ -174,7 +174,7 @@ class Verdict:
             lines.append(f"  smallest counterexample, bias {case.bias:.6g}" + (f": {case.where}" if case.where else ""))
             lines += ["    " + line for line in case.snippet.splitlines()]
         if self.diagnosis:
-            lines.append(f"  looks like: {self.diagnosis}")
+            lines.append(f"  diagnosis: {self.diagnosis}")
         if self.needs:
             lines.append(f"  to decide: {self.needs}")
         if self.scope:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tests.benchmarks.conftest import Section, Versus
+from tests.benchmarks.report import Section, Versus
 from tests.benchmarks.subjects import one_try, thinning
 from verify import check_verifier
 from verify.foreign.plain import seeded
