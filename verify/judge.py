@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from verify.errors import SubjectError
+from verify.foreign.plain import isolated
 from verify.records import Verdict
 
 BUDGETS = ("quick", "thorough")
@@ -46,7 +47,8 @@ def check_verifier(
         )
         from verify.spaces.discrete import judge_discrete
 
-        verdict = judge_discrete(fn, vocab=vocab, draft_length=draft_length, budget=budget, seed=seed)
+        with isolated():
+            verdict = judge_discrete(fn, vocab=vocab, draft_length=draft_length, budget=budget, seed=seed)
     elif space == "gaussian":
         _whole("dim", dim, 1, 4096)
         _require(covariance in ("equal", "any"), f"covariance is {covariance!r}; use 'equal' or 'any'")
@@ -72,7 +74,8 @@ def check_decoder(
     _whole("length", length, 1, 16)
     from verify.spaces.decoder import judge_decoder
 
-    return _with_import_draws(fn, judge_decoder(fn, vocab=vocab, length=length, budget=budget, seed=seed))
+    with isolated():
+        return _with_import_draws(fn, judge_decoder(fn, vocab=vocab, length=length, budget=budget, seed=seed))
 
 
 def assert_lossless(fn: Callable[..., Any], space: str = "discrete", **options: Any) -> Verdict:

@@ -48,8 +48,8 @@ class Report:
         for number, (module, section) in enumerate(sorted(self.sections.items()), start=1):
             title, text = _doc(module)
             parts += [f"## {number}. {title.rstrip('.')}", text]
-            for columns, group in itertools.groupby(section.entries, key=tuple):
-                parts += [_wrap(e) for e in group if isinstance(e, str)] or [_table(columns, list(group))]
+            for columns, group in itertools.groupby(section.entries, key=_columns):
+                parts += [_table(columns, list(group))] if columns else [_wrap(str(sentence)) for sentence in group]
         named = (f"{key} {value}" for key, value in environment.items() if key not in ("cpu", "threads"))
         return "\n\n".join([*parts, "---", _wrap("; ".join(named))]) + "\n"
 
@@ -95,12 +95,16 @@ def _doc(module: str) -> tuple[str, str]:
     return title, text
 
 
+def _columns(entry: dict[str, Any] | str) -> tuple[str, ...]:
+    return () if isinstance(entry, str) else tuple(entry)
+
+
 def _wrap(text: str) -> str:
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _table(columns: tuple[str, ...], rows: list[Any]) -> str:
-    right = {key for key in columns if all(isinstance(row[key], (int, float)) for row in rows)}
+    right = {key for key in columns if not any(isinstance(row[key], str) for row in rows)}
     lines = [
         "| " + " | ".join(_heading(key) for key in columns) + " |",
         "|" + "|".join("--:" if key in right else ":--" for key in columns) + "|",
@@ -119,4 +123,4 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return str(value)
+    return "–" if value is None else str(value)

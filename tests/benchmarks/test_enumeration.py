@@ -1,10 +1,10 @@
 """What it costs to enumerate somebody else's code.
 
-Each leaf is one run of the unedited function with its draws answered, and a second run to see that nothing else decided.
-The reference is the same function on the same drafts, run as often on its own generators; the overhead is the time of
-an answered run over that of a plain one, the bookkeeping of the enumeration included. Their paths are not quite the
-same: leaves take every branch once, chance the probable ones more often. Opening the room, in which every generator
-in the process is watched, is paid once for a verdict, and counted apart.
+Each leaf is one run of the unedited function with its draws answered, and a second run to see that nothing else
+decided. The reference is the same function on the same drafts, run as often on its own generators; the overhead is the
+time of an answered run over that of a plain one, the bookkeeping of the enumeration included. Their paths are not quite
+the same: leaves take every branch once, chance the probable ones more often. Opening the room, in which every generator
+in the process is watched, is paid once or twice for a verdict, and counted apart.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from verify.foreign.interpose import Room
 from verify.foreign.plain import seeded
 from verify.foreign.runs import Runs, exact_runs
 from verify.problems import pool
+from verify.spaces.discrete import tokens_of
 
 PASSES = 4
 PROBLEM = pool(3, 2)[0]
@@ -39,7 +40,7 @@ def test_answered_runs(style: str, versus: Versus, section: Section) -> None:
     blocks = [(mass, PROBLEM.call(fn, block)) for block, mass in PROBLEM.drafts()]
 
     def enumerate_all(room: Room) -> list[Runs]:
-        return [exact_runs(lambda call=call: tuple(int(token) for token in call()), room) for _, call in blocks]
+        return [exact_runs(lambda call=call: tokens_of(call(), 3, 3), room) for _, call in blocks]  # type: ignore[misc]
 
     leaves = [runs.leaves for runs in in_room(fn, enumerate_all, 1).result]
 

@@ -25,17 +25,15 @@ SIZES = [(3, 2, 1), (3, 2, 9), (3, 2, 243), (3, 3, 9), (5, 2, 25)]  # vocabulary
 
 
 @pytest.mark.parametrize(("vocab", "length", "rows"), SIZES, ids=lambda value: str(value))
-def test_batched_against_one_run_a_leaf(
-    vocab: int, length: int, rows: int, versus: Versus, section: Section
-) -> None:
+def test_batched_against_one_run_a_leaf(vocab: int, length: int, rows: int, versus: Versus, section: Section) -> None:
     target, drafter = Markov.random(vocab, 1, 0), Markov.random(vocab, 1, 1)
     contexts = digits(torch.arange(rows), 5, vocab)
     state = target.extend(target.start(1), contexts[:1], torch.full((1,), 5))
-    tables = [
+    draft_tables, target_tables = (
         tuple(law[0] for law in conditionals(model, state, 1, count))
         for model, count in ((drafter, length), (target, length + 1))
-    ]
-    problem = Problem(*tables)
+    )
+    problem = Problem(draft_tables, target_tables)
     run = versus(
         lambda: exact_rows(Rejection(), target, drafter, contexts, length),
         lambda: in_room(correct, lambda room: law_of(correct, problem, room), PASSES),

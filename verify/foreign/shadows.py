@@ -132,12 +132,14 @@ class Shadows(TorchFunctionMode):
 
 
 def scalar(item: Any) -> np.ndarray[Any, Any]:
+    """A zero-dimensional array of this one object."""
     array = np.empty((), dtype=object)
     array[()] = item
     return array
 
 
 def each(function: Callable[[Any], Any], array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The function of every element, as an array of objects."""
     result = np.empty(array.shape, dtype=object)
     for place in np.ndindex(*array.shape):
         result[place] = function(array[place])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -25,34 +25,33 @@ class LazyFloat(metaclass=_FloatKind):
     """``float`` that leaves a symbol as it is."""
 
 
-class LazyGenerator:
+class _StandIn:
+    """Answers the draws of a generator by their names; refuses what else is asked of it."""
+
+    draws: ClassVar[str]
+    kind: ClassVar[str]
+
+    def __init__(self, room: Any) -> None:
+        self._room = room
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        room = self.__dict__["_room"]
+        answer = getattr(getattr(room, self.draws), name, None)
+        return answer if answer is not None else room._refuse(f"{self.kind}.{name} inside the call")
+
+
+class LazyGenerator(_StandIn):
     """Stands in for a numpy Generator or RandomState."""
 
-    def __init__(self, room: Any) -> None:
-        self._room = room
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        room = self.__dict__["_room"]
-        if name in ("seed", "set_state", "bit_generator", "spawn", "get_state"):
-            raise room.leaf.misunderstand(f"numpy generator.{name} inside the call")
-        answer = getattr(room._numpy, name, None)
-        return answer if answer is not None else room._refuse(f"numpy generator.{name}")
+    draws, kind = "_numpy", "numpy generator"
 
 
-class LazyRandom:
+class LazyRandom(_StandIn):
     """Stands in for a random.Random."""
 
-    def __init__(self, room: Any) -> None:
-        self._room = room
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        room = self.__dict__["_room"]
-        answer = getattr(room._stdlib, name, None)
-        return answer if answer is not None else room._refuse(f"random.Random.{name}")
+    draws, kind = "_stdlib", "random.Random"
 
 
 def or_symbol(original: Callable[..., Any], method: str) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from verify.checks.witness import Bias, Witness, measure
 from verify.errors import SubjectError
+from verify.foreign.plain import isolated
 from verify.records import Finding, Verdict
 from verify.spaces.gaussian_checks import edge_checks, family, pair_checks
 from verify.spaces.gaussian_example import best, counterexample
@@ -19,7 +20,6 @@ from verify.spaces.gaussian_rows import (
     Subject,
     adapt,
     call_sizes,
-    isolated,
     seconds_per_row,
 )
 from verify.spaces.gaussian_witnesses import EDGES, Pools, pool_witness, pools, witnesses

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +16,7 @@ from torch.distributions import Distribution
 from distributions.tape import GeneratorTape
 from verify.checks.excess_acceptance import same
 from verify.errors import SubjectError
+from verify.foreign.plain import seed_everything
 from verify.loader import describe
 from verify.spaces.gaussian_pairs import Pair
 
@@ -49,31 +48,6 @@ class Rows:
     @cached_property
     def accepted(self) -> Tensor:
         return same(self.emitted, self.drafted)
-
-
-@contextmanager
-def isolated() -> Iterator[None]:
-    """One thread inside, since the arrays are small and the threads of a busy machine wait for each other; on leaving,
-    the global generators of torch, numpy and the standard library are as they were.
-    """
-    state, legacy, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()  # noqa: NPY002
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        random.setstate(state)
-        np.random.set_state(legacy)  # noqa: NPY002
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds the three global generators apart: torch and numpy run the same generator, and from one seed would return
-    one stream. The drafts' tape is seeded apart from all of them for the same reason.
-    """
-    torch.manual_seed(4 * seed + 1)
-    np.random.seed((4 * seed + 2) % 2**32)  # noqa: NPY002 - foreign code draws from it
-    random.seed(4 * seed + 3)
 
 
 @dataclass(frozen=True, eq=False)
