@@ -49,7 +49,8 @@ class Report:
             title, text = _doc(module)
             parts += [f"## {number}. {title.rstrip('.')}", text]
             for columns, group in itertools.groupby(section.entries, key=_columns):
-                parts += [_table(columns, list(group))] if columns else [_wrap(str(sentence)) for sentence in group]
+                members: list[Any] = list(group)
+                parts += [_table(columns, members)] if columns else map(_wrap, members)
         named = (f"{key} {value}" for key, value in environment.items() if key not in ("cpu", "threads"))
         return "\n\n".join([*parts, "---", _wrap("; ".join(named))]) + "\n"
 

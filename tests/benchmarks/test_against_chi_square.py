@@ -4,8 +4,8 @@ The bug: a token verifier that accepts if u < target / (0.99 draft), at a vocabu
 chi-square test is the one people write by hand: it runs the function 20,000 times on one pair of random tables, counts
 the first emitted token against the target's law, and calls it wrong below a p-value of 1e-3. Its drafts are drawn
 beforehand in one call, and its time is that of the runs. The rounds it needs are those with which it sees the bug nine
-times in ten, from the exact law and the noncentral chi-square distribution. The verdict covers
-many pairs of tables, a larger size by samples, and the search for the smallest counterexample.
+times in ten, from the exact law and the noncentral chi-square distribution. The verdict covers many pairs of tables, of
+which it states the largest bias, a larger size by samples, and the search for the smallest counterexample.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def test_rounds_that_chi_square_needs(versus: Versus, section: Section) -> None:
             time_of_these_over_the_exact_law=enough / (ROUNDS // 10) / run.ratio,
             exact_law_seconds=run.seconds,
         )
-    problems = [pool(3, 2, seed)[0] for seed in range(40)]
+    problems = [pool(3, 2, seed)[0] for seed in range(1, 41)]
     laws_of_all = [first_token(law(lenient, problem)) for problem in problems]
     wanted = [rounds_needed(*laws) for laws in laws_of_all]
     chance = float(np.mean([power(*laws, ROUNDS) for laws in laws_of_all]))

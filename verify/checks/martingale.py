@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from scipy.stats import beta
+from scipy.special import betaincinv
 from torch import Tensor
 
 from verify.records import CheckClaim
@@ -55,7 +55,7 @@ class Departure:
         """
         if self.impossible:
             hits = round(self.excess)
-            return float(beta.ppf(delta, hits, self.n - hits + 1))
+            return float(betaincinv(hits, self.n - hits + 1, delta))
         mean = self.excess / self.n
         variance = max(0.0, self.squares / self.n - mean**2) * self.n / max(self.n - 1, 1)
         log = math.log(4 / delta)

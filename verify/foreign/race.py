@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.integrate import quad
 
 from verify.foreign.leaf import Leaf
 from verify.foreign.symbols import Shape, Symbol
@@ -60,6 +59,8 @@ def winner(leaf: Leaf, contestants: Sequence[Any], largest: bool, site: str = "r
 
 def _by_quadrature(symbols: Sequence[Symbol], largest: bool) -> tuple[np.ndarray[Any, Any], float]:
     """P(each wins), and a bound on the error: the quadrature's own and the mass that ties would take."""
+    from scipy.integrate import quad  # seldom needed, and slow to load
+
     total = np.zeros(len(symbols))
     error = 0.0
     for i, one in enumerate(symbols):

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify import search
-from verify.diagnosis import diagnose
 from verify.errors import SubjectError, name_of, raised
 from verify.foreign.interpose import Room
 from verify.foreign.leaf import NotUnderstood
@@ -246,7 +244,10 @@ def _exact_verdict(
         worst = max(sure or clear, key=lambda item: item.bias - item.slack)
         common["evidence"] = "exact" if sure else "enumeration"
         lower, upper = (worst.bias,) * 2 if sure else (worst.bias - worst.slack, min(1.0, worst.bias + worst.slack))
-        case = search.smallest(fn, clear, allowed, seed=seed, budget=budget)
+        from verify.diagnosis import diagnose  # only a wrong law pays for loading these
+        from verify.search import smallest
+
+        case = smallest(fn, clear, allowed, seed=seed, budget=budget)
         diagnosis = diagnose(sure) if sure else ""
         return Verdict("lossy", lower, upper, counterexample=counterexample(case), diagnosis=diagnosis, **common)
     bias = max(item.bias for item in laws)
