@@ -205,8 +205,25 @@ class Room:
         for owner in (concurrent.futures.ThreadPoolExecutor, concurrent.futures.ProcessPoolExecutor):
             patches.append((owner, "submit", self._noticed(owner.submit, "hands work to another thread or process")))
         patches.append((queue.Queue, "put", self._noticed(queue.Queue.put, "hands work to another thread")))
+        for kind in (torch.jit.ScriptFunction, torch.jit.ScriptModule):
+            patches.append((kind, "__call__", self._refuse_draws(kind.__call__)))
+        patches.append((torch, "from_numpy", self._from_numpy))
         self._patches = patches
         return {id(getattr(owner, name)): new for owner, name, new in patches if not isinstance(owner, type)}
+
+    def _refuse_draws(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A compiled function reads storages without asking: it must not be given a symbol."""
+
+        @functools.wraps(original)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if self._torch.lazy:
+                raise self.leaf.misunderstand("a scripted function called after a draw")
+            return original(*args, **kwargs)
+
+        return guarded
+
+    def _from_numpy(self, array: Any) -> torch.Tensor:
+        return self._torch.tensor_of(array) if array.dtype == object else torch.as_tensor(array)
 
     def _noticed(self, original: Callable[..., Any], what: str) -> Callable[..., Any]:
         @functools.wraps(original)

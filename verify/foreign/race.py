@@ -38,9 +38,12 @@ def winner(leaf: Leaf, contestants: Sequence[Any], largest: bool, site: str = "r
     symbols = [item for _, item in drawn]
     if len({id(item.atom) for item in symbols}) < len(drawn) or not all(item.atom.fresh for item in symbols):
         raise leaf.misunderstand(f"{site}: a race between draws that were used before")
-    reach = min(item.low if largest else -item.high for item in symbols)
-    if any(value > reach for value, _ in fixed):
-        raise leaf.misunderstand(f"{site}: a race between draws and a number that may win")
+    if fixed:
+        bar = max(fixed)[0]
+        lost = math.prod(item.chance_under(bar) if largest else 1.0 - item.chance_under(-bar) for item in symbols)
+        if lost > 1e-15:
+            raise leaf.misunderstand(f"{site}: a race between draws and a number that may win")
+        leaf.error += lost
     rates = [_rate(item.shape, largest) for item in symbols]
     if rates[0][0] is not None and len({kind for kind, _ in rates}) == 1:
         logs = np.array([rate for _, rate in rates])

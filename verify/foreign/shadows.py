@@ -73,7 +73,11 @@ class Shadows(TorchFunctionMode):
         """The tensor's elements as objects, None where concrete; or None if it has no symbol at all."""
         if tensor.layout is not torch.strided:
             return None
-        entry = self._shadows.get(tensor.untyped_storage().data_ptr())
+        try:
+            entry = self._shadows.get(tensor.untyped_storage().data_ptr())
+        except (NotImplementedError, RuntimeError):
+            # A tensor inside vmap and the like has no storage of its own, and may stand for one that has symbols.
+            raise self.leaf.misunderstand(f"a {type(tensor).__name__} without storage (vmap, functorch)") from None
         if entry is None or not tensor.numel():
             return None
         table = entry[1]

@@ -157,7 +157,7 @@ class Operations(Shadows):
 
         def denumber(result: Tensor) -> np.ndarray[Any, Any]:
             return each(
-                lambda v: elements[int(v - _ID)] if isinstance(v, float) and math.isfinite(v) and v >= _ID else v,
+                lambda v: elements[int(v - _ID)] if isinstance(v, float) and 0 <= v - _ID < len(elements) else v,
                 self._lift(result),
             )
 
@@ -251,7 +251,11 @@ class Operations(Shadows):
             return [self._unwrap(item) for item in data]
         return self._lift(data).tolist() if isinstance(data, Tensor) else data
 
-    _on_as_tensor = _on_asarray = _on_from_numpy = _on_tensor
+    _on_as_tensor = _on_asarray = _on_tensor
+
+    def tensor_of(self, array: np.ndarray[Any, Any]) -> Tensor:
+        """The float64 tensor of an object array of numbers and symbols, as torch.from_numpy would make it."""
+        return self._lower(array, torch.float64)
 
     def _on_full(self, size: Any, fill_value: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> Tensor:
         return self._write(torch.empty(size, dtype=dtype or torch.get_default_dtype()), self._lift(fill_value))

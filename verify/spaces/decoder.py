@@ -20,12 +20,13 @@ from verify.foreign.plain import seeded
 from verify.foreign.runs import exact_runs, time_limit
 from verify.progress import track
 from verify.records import Counterexample, Verdict
-from verify.spaces.discrete import EXACT, NEGLIGIBLE, tokens_of, tolerance
+from verify.spaces.discrete import EXACT, tokens_of, tolerance
 from verify.spaces.sampled import ALPHA, Judgement, judge_samples
 
 SECONDS = {"quick": 20.0, "thorough": 300.0}
 DRAWS = {"quick": 1_000, "thorough": 10_000}
 LARGE_VOCAB, LARGE_LENGTH = 16, 12
+TELLING = ("random", "peaked", "zeros", "reversed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +168,7 @@ def decoded_law(
         lambda: pair.call(fn), room, deadline=deadline, max_leaves=leaves, rerun=1 if pair.length < 3 else 4
     )
     crashed = sum(share for share, _ in runs.raised)
-    if crashed > NEGLIGIBLE:
+    if crashed > tolerance(room.precisions):
         error = max(runs.raised, key=lambda item: item[0])[1]
         raise raised(error, f"pair {pair.name!r} (vocab {pair.vocab}, length {pair.length})") from error
     return DecodedLaw(pair, runs.law, runs.dropped + runs.error + crashed, runs.cut_short)
@@ -256,6 +257,8 @@ def _laws(
         {(2, min(2, length)), (2, min(3, length)), (vocab, min(2, length)), (vocab, length)}, key=lambda s: s[0] ** s[1]
     )
     work = [pair for size in sizes for pair in pairs(*size, seed)]
+    if budget == "quick":  # the largest size takes almost all of the time: its four most telling pairs
+        work = [pair for pair in work if (pair.vocab, pair.length) != (vocab, length) or pair.name in TELLING]
     for shim in (False, True):
         try:
             laws: list[DecodedLaw] = []

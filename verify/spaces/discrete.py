@@ -21,9 +21,10 @@ from verify.progress import track
 from verify.records import Counterexample, Verdict
 from verify.spaces import sampled
 
+LOOSE = 1e-3  # an error bar above this decides nothing
 EXACT = 1e-12  # the largest bias that float64 rounding explains
 SINGLE = 2e-6  # and float32, when the function computes in it
-NEGLIGIBLE = 1e-12  # mass of a branch that exists only by rounding
+SAMPLED = {"quick": 6, "thorough": 17}  # problems looked at where only samples can tell
 LEAVES = {"quick": 2_000, "thorough": 50_000}
 SECONDS = {"quick": 15.0, "thorough": 300.0}
 
@@ -138,7 +139,7 @@ def law_of(
             deadline=deadline,
             max_leaves=leaves,
         )
-        slack += chance * (runs.dropped + runs.error + _crashes(runs, problem, block))
+        slack += chance * (runs.dropped + runs.error + _crashes(runs, problem, block, tolerance(room.precisions)))
         count += runs.leaves
         for tokens, mass in runs.law.items():
             emitted[tokens] = emitted.get(tokens, 0.0) + chance * mass
@@ -146,10 +147,10 @@ def law_of(
     return ProblemLaw(problem, emitted, problem.complete(emitted), slack, agreement, count)
 
 
-def _crashes(runs: Runs, problem: Problem, block: tuple[int, ...]) -> float:
-    """The mass of the leaves that raised, if it is negligible."""
+def _crashes(runs: Runs, problem: Problem, block: tuple[int, ...], negligible: float) -> float:
+    """The mass of the leaves that raised, if no more than rounding explains."""
     mass = sum(share for share, _ in runs.raised)
-    if mass > NEGLIGIBLE:
+    if mass > negligible:
         error = max(runs.raised, key=lambda item: item[0])[1]
         raise raised(error, f"problem {problem.name!r} (vocab {problem.vocab}, draft {list(block)})") from error
     return mass
@@ -164,15 +165,9 @@ def judge_discrete(
     that shows it. Where the draws cannot be enumerated the verdict rests on samples, and says why.
     """
     started = time.monotonic()
-    copies = 1 if budget == "quick" else 4
-    sizes = dict.fromkeys([(vocab, draft_length), (2, 1), (2, 4)])
-    problems = [
-        problem for size in sizes for problem in pool(*size, seed, copies if size == (vocab, draft_length) else 1)
-    ]
-    problems.append(wide(sampled.VOCAB, seed))
-    name = name_of(fn)
-    shown = ", ".join(f"{v} x {n}" for v, n in [*sizes, (sampled.VOCAB, 1)])
-    scope = f"vocabulary x draft length {shown}: {len(problems)} problems, tables in "
+    problems = _problems(vocab, draft_length, budget, seed)
+    sizes = dict.fromkeys(f"{problem.vocab} x {problem.length}" for problem in problems)
+    scope = f"vocabulary x draft length {', '.join(sizes)}: {len(problems)} problems, tables in "
     dtype = torch.float64
     try:
         try:
@@ -184,14 +179,30 @@ def judge_discrete(
             problems = [problem.to(dtype) for problem in problems]
             laws, room = _laws(fn, problems, budget, started)
     except NotUnderstood as reason:
-        verdict = sampled.judge_blocks(
-            fn, problems[: 6 if budget == "quick" else 17], str(reason), budget=budget, seed=seed
-        )
-        return replace(verdict, subject=name, scope=scope + "float64, sampled", seconds=time.monotonic() - started)
+        verdict = sampled.judge_blocks(fn, problems[: SAMPLED[budget]], str(reason), budget=budget, seed=seed)
+        scope += "float64, sampled"
+        return replace(verdict, subject=name_of(fn), scope=scope, seconds=time.monotonic() - started)
     scope += f"{str(dtype).removeprefix('torch.')}; {sampled.VOCAB} x {sampled.LENGTH} sampled"
     verdict = _exact_verdict(fn, laws, room.precisions | {dtype}, seed, budget)
-    large = sampled.large_blocks(fn, laws, seed=seed, dtype=dtype, budget=budget, confirm=verdict.status != "lossy")
-    return replace(sampled.merge(verdict, large), subject=name, scope=scope, seconds=time.monotonic() - started)
+    if verdict.status == "inconclusive":
+        cut = "a loop without end was cut off"
+        other = sampled.judge_blocks(fn, problems[: SAMPLED[budget]], cut, budget=budget, seed=seed)
+        verdict = sampled.tighten(verdict, other)
+    else:
+        large = sampled.large_blocks(fn, laws, seed=seed, dtype=dtype, budget=budget, confirm=verdict.status != "lossy")
+        verdict = sampled.merge(verdict, large)
+    return replace(verdict, subject=name_of(fn), scope=scope, seconds=time.monotonic() - started)
+
+
+def _problems(vocab: int, draft_length: int, budget: str, seed: int) -> list[Problem]:
+    """The pool at the size asked for and at the smallest; a few of a longer draft, a long one, and a wide one."""
+    problems = pool(vocab, draft_length, seed, copies=1 if budget == "quick" else 4)
+    known = {(vocab, draft_length)}
+    for size, count in (((2, 1), 17), ((vocab, 3), 3), ((2, 4), 8)):
+        if size not in known:
+            known.add(size)
+            problems += pool(*size, seed + 1)[:count]
+    return [*problems, wide(sampled.VOCAB, seed)]
 
 
 def _laws(
@@ -207,7 +218,15 @@ def _laws(
                 for i, problem in enumerate(track(problems, label="enumerating")):
                     if problem.recipe and any(law.bias > 1e-3 + law.slack for law in laws):
                         continue  # the wide problem is for what the small ones do not show
-                    laws.append(law_of(fn, problem, room, deadline=share[i], leaves=LEAVES[budget]))
+                    law = law_of(fn, problem, room, deadline=share[i], leaves=LEAVES[budget])
+                    if problem.recipe and law.slack > EXACT:
+                        # Every position drawn at once, say: a vocabulary of 20 is still more than the others have.
+                        law = law_of(fn, wide(20), room, deadline=share[i] + 3.0, leaves=LEAVES[budget])
+                        if law.slack > EXACT:
+                            continue
+                    laws.append(law)
+                    if i == 2 and sum(item.slack > LOOSE for item in laws) > 1:
+                        break  # a loop without end: more problems would not be enumerated either
             if room.escapes:
                 raise NotUnderstood("; ".join(dict.fromkeys(room.escapes)))
             return laws, room
@@ -248,6 +267,8 @@ def _exact_verdict(
         from verify.search import smallest
 
         case = smallest(fn, clear, allowed, seed=seed, budget=budget)
+        if sure and case.slack <= EXACT and case.bias > lower:
+            lower = upper = case.bias  # the search may meet a worse problem than the pool has
         diagnosis = diagnose(sure) if sure else ""
         return Verdict("lossy", lower, upper, counterexample=counterexample(case), diagnosis=diagnosis, **common)
     bias = max(item.bias for item in laws)
@@ -255,7 +276,7 @@ def _exact_verdict(
         return Verdict("lossless", bias, bias, **common)
     upper = max(min(1.0, item.bias + item.slack) for item in laws)
     needs = f"enumeration left out mass {slack:.2g}; raise the budget, or bound the function's loop"
-    status = "lossless" if upper <= 1e-3 else "inconclusive"
+    status = "lossless" if upper <= LOOSE else "inconclusive"
     return Verdict(status, 0.0, upper, needs="" if status == "lossless" else needs, **common)
 
 

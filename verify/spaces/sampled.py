@@ -154,12 +154,14 @@ def large_blocks(
     """The sampled problem at size; and on a small one, whether the real draws obey the law enumerated."""
     blocks = of_markov(fn, VOCAB, LENGTH, dtype, seed + 11)
     judgement = judge_samples(blocks, DRAWS[budget], seed + 17, confirm)
-    if not confirm:
-        return judgement, ""
-    small = next((item for item in laws if item.problem.name == "random"), laws[0])
-    if small.slack > 1e-9:
-        return judgement, ""  # a law known only in part says nothing about the rest
-    return judgement, _reality(fn, small, DRAWS[budget] // 4, seed + 23)
+    known = [item for item in laws if item.slack < 1e-9]  # a law known only in part says nothing about the rest
+    for case in (
+        {id(item): item for item in (known[0], max(known, key=lambda item: item.bias))}.values() if known else ()
+    ):
+        unreal = _reality(fn, case, DRAWS[budget] // 4, seed + 23)
+        if unreal:
+            return judgement, unreal
+    return judgement, ""
 
 
 def _reality(fn: Callable[..., Any], case: ProblemLaw, n: int, seed: int) -> str:
@@ -212,6 +214,15 @@ def merge(verdict: Verdict, large: tuple[Judgement, str]) -> Verdict:
         verdict, status="lossy", evidence="sampled", confidence=1 - ALPHA, bias_lower=judgement.lower, bias_upper=1.0,
         counterexample=case, notes=(*verdict.notes, note),
     )  # fmt: skip
+
+
+def tighten(verdict: Verdict, other: Verdict) -> Verdict:
+    """An undecided enumeration with what samples of the same problems add: a bias, or a smaller bound."""
+    if other.status == "lossy":
+        return replace(other, notes=(*verdict.notes, *other.notes))
+    upper = min(verdict.bias_upper, other.bias_upper)
+    confidence = verdict.confidence if upper == verdict.bias_upper else other.confidence
+    return replace(verdict, bias_upper=upper, confidence=confidence, notes=(*verdict.notes, *other.notes))
 
 
 def judge_blocks(
