@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 # The tensors here are tiny: a second thread only gets in the way, and sums in another order differ in the last digit.
 export OMP_NUM_THREADS := 1
 
-.PHONY: audit test lint notebooks bench setup clean
+.PHONY: audit test lint notebooks render bench setup clean
 
 audit: $(STAMP)
 	$(BIN)/specproof audit --output $(OUTPUT)
@@ -21,6 +21,12 @@ lint: $(STAMP)
 
 notebooks: $(STAMP)
 	$(BIN)/python -m pytest -q notebooks
+
+# The executed notebooks, from their sources.
+render: $(STAMP)
+	for source in notebooks/*.py; do \
+	  $(BIN)/jupytext --quiet --to ipynb $$source && $(BIN)/jupyter-execute --NotebookClient.record_timing=False --inplace $${source%.py}.ipynb || exit 1; \
+	done
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -o addopts=''

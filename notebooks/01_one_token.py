@@ -238,7 +238,7 @@ def scatter(axes, value, out, kept, title):
     axes.scatter(value[~kept], out[~kept], s=5, color=RESIDUAL, alpha=0.6, linewidth=0, label="rejected")
     axes.axline((0, 0), slope=1, color=INK, linewidth=0.6, alpha=0.5)
     axes.set(xlim=(-3.6, 3.6), ylim=(-2.6, 4.6), xlabel="draft $x$", ylabel="output $y$", title=title, aspect="equal")
-    axes.legend(loc="upper left", fontsize=8, markerscale=3, handletextpad=0.2)
+    axes.legend(loc="lower right", fontsize=8, markerscale=3, handletextpad=0.2)
 
 
 table = []
@@ -383,7 +383,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9))
 for axes, start, title in ((left, share, "Vocabulary, enumerated"), (right, overlap, "Gaussians, sampled")):
     axes.fill_between([start, 1], [0, 1 - start], color=KEPT, alpha=0.35, linewidth=0)
     axes.plot([0, start, 1], [0, 0, 1 - start], color=INK, linewidth=1.2, label=r"frontier: $\alpha-(1-$TV$)$")
-    axes.text(0.985, 0.05 * (1 - start), "impossible", ha="right", color=INK, alpha=0.8)
+    axes.text(0.99, 0.02 * (1 - start), "impossible", ha="right", fontsize=8, color=INK, alpha=0.8)
     axes.set(xlabel=r"acceptance $\alpha$", ylabel="bias: TV(output, target)", title=title)
 left.plot(*zip(*points["careless"], strict=True), "s-", color=DRAFT, markersize=5, linewidth=0.8, label="careless")
 left.plot(*zip(*points["lenient"], strict=True), "o", color=LOSSY, label="lenient")
