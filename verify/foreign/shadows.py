@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from verify.foreign.choice import Choice
 from verify.foreign.leaf import Leaf
 from verify.foreign.symbols import Symbol
 
@@ -105,6 +106,16 @@ class Shadows(TorchFunctionMode):
             return np.array(item, dtype=object)
         return scalar(item)
 
+    def _settle(self, item: Any) -> None:
+        """Decide the choices among the elements of an operand, in place."""
+        if isinstance(item, Tensor):
+            symbols = self._symbols_of(item)
+            if symbols is not None and any(isinstance(element, Choice) for element in symbols.flat):
+                self._write(item, each(lambda v: v.settle() if isinstance(v, Choice) else v, self._lift(item)))
+        elif isinstance(item, (list, tuple)):
+            for part in item:
+                self._settle(part)
+
     def _lower(self, array: np.ndarray[Any, Any], dtype: torch.dtype) -> Tensor:
         """A tensor of this dtype with these elements, symbols among them or not."""
         tensor = torch.empty(array.shape, dtype=dtype)
@@ -116,10 +127,15 @@ class Shadows(TorchFunctionMode):
             return tensor
         array = np.broadcast_to(array, tuple(tensor.shape))
         self.lazy = True
-        if tensor.dtype in HALF or not tensor.dtype.is_floating_point:
+        whole = not tensor.dtype.is_floating_point
+        if tensor.dtype in HALF or whole:
             array = each(lambda v: v.cast(tensor.dtype) if isinstance(v, Symbol) else v, array)
-        mask = np.array([isinstance(item, Symbol) for item in array.flat], dtype=bool).reshape(array.shape)
-        concrete = [math.nan if symbolic else item for symbolic, item in zip(mask.flat, array.flat, strict=True)]
+        if not whole or tensor.dtype is torch.bool:
+            array = each(lambda v: v.settle() if isinstance(v, Choice) else v, array)
+        mask = np.array([isinstance(item, (Symbol, Choice)) for item in array.flat], dtype=bool).reshape(array.shape)
+        # What is read past the table must not look like a value.
+        poison = math.nan if not whole or tensor.dtype is torch.bool else torch.iinfo(tensor.dtype).min
+        concrete = [poison if symbolic else item for symbolic, item in zip(mask.flat, array.flat, strict=True)]
         wide = torch.float64 if tensor.dtype.is_floating_point else tensor.dtype
         tensor.copy_(torch.tensor(concrete, dtype=wide).reshape(tensor.shape))
         storage = tensor.untyped_storage()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from verify.foreign.choice import Choice
 from verify.foreign.grid import GridSymbol
 from verify.foreign.leaf import Leaf
 from verify.foreign.shadows import HALF, scalar
@@ -40,6 +41,9 @@ class TorchDraws(Operations):
             return draw(*args, **{k: v for k, v in kwargs.items() if k != "generator"})
         if raw in _REFUSED:
             raise self.leaf.misunderstand(f"torch.{raw} draws from a law without an exact account")
+        if raw == "item" and self.lazy and args[0].numel() == 1 and self._involved(args[0]):
+            item = self._on_item(args[0])  # the commonest use of a draw
+            return item.settle() if isinstance(item, Choice) else item
         # Most calls touch no draw; this test is on the path of every one of them.
         if not self.lazy or not (any(map(self._involved, args)) or (kwargs and self._involved(kwargs))):
             result = func(*args, **kwargs)
@@ -143,6 +147,13 @@ class TorchDraws(Operations):
         if not replacement and num_samples > weights.shape[-1]:
             raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
         site = self.site("multinomial")
+        if num_samples == 1 or replacement:
+            leaf = self.leaf
+            chosen = np.empty((len(rows), num_samples), dtype=object)
+            for place in np.ndindex(*chosen.shape):
+                row = rows[place[0]]
+                chosen[place] = Choice(leaf, lambda row=row: categoricals(leaf, row, 1, True, site)[0])  # type: ignore[misc]
+            return self._lower(chosen.reshape(*weights.shape[:-1], num_samples), torch.int64)
         drawn = [categoricals(self.leaf, row, num_samples, replacement, site) for row in rows]
         return torch.tensor(drawn).reshape(*weights.shape[:-1], num_samples)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from verify.foreign.choice import Choice
 from verify.foreign.race import winner
 from verify.foreign.shadows import Shadows, each
 from verify.foreign.symbols import Symbol
@@ -48,6 +49,12 @@ _MOVES = frozenset(
     "as_strided alias atleast_1d atleast_2d requires_grad_ iter setitem copy_ fill_ zero_ masked_fill_ scatter_ "
     "index_put_ index_fill_ index_copy_ index_fill index_copy detach_".split()
 )
+# The arguments that a move takes its elements from, where these are not the first alone.
+_DATA = {
+    "where": (1, 2), "setitem": (0, 2), "masked_fill": (0, 2), "masked_fill_": (0, 2), "scatter": (0, 3),
+    "scatter_": (0, 3), "index_put": (0, 2), "index_put_": (0, 2), "copy_": (0, 1), "fill_": (0, 1),
+    "index_copy": (0, 3), "index_copy_": (0, 3), "index_fill": (0, 3), "index_fill_": (0, 3),
+}  # fmt: skip
 _PLAIN = frozenset(
     "dim size numel nelement stride storage_offset is_contiguous is_floating_point is_complex element_size len get "
     "data_ptr untyped_storage new_zeros new_ones new_empty new_full new_tensor zeros_like ones_like empty_like "
@@ -67,6 +74,9 @@ class Operations(Shadows):
         name = {"iadd": "add_", "isub": "sub_", "imul": "mul_", "itruediv": "div_", "idiv": "div_"}.get(name, name)
         if "out" in kwargs:
             raise self.leaf.misunderstand(f"torch.{name}(out=...) of a draw")
+        self._settle_for(name, raw in ("long", "int"), args, kwargs)
+        if not (any(map(self._involved, args)) or self._involved(kwargs)):
+            return func(*args, **kwargs)
         if name in _MOVES:
             return self._move(func, name, args, kwargs)
         inplace = name.endswith("_")
@@ -90,6 +100,19 @@ class Operations(Shadows):
         if inplace:
             return self._write(args[0], array)
         return self._lower(array, dtype)
+
+    def _settle_for(self, name: str, widens: bool, args: Any, kwargs: Any) -> None:
+        """Decide the choices whose numbers the operation needs: all but those that it only moves, masks or widens."""
+        if name.rstrip("_") in ("mul", "multiply", "add"):
+            return
+        kept = _DATA.get(name, (0,)) if name in _MOVES or widens else ()
+        if name == "to" and not any(isinstance(item, torch.dtype) and item.is_floating_point for item in args[1:]):
+            kept = (0,)
+        for place, item in enumerate(args):
+            if place not in kept:
+                self._settle(item)
+        for item in kwargs.values():
+            self._settle(item)
 
     def _binary(self, name: str, args: Any, kwargs: Any) -> tuple[np.ndarray[Any, Any], torch.dtype]:
         first, second = args[0], args[1] if len(args) > 1 else kwargs["other"]
@@ -157,14 +180,14 @@ class Operations(Shadows):
 
         def denumber(result: Tensor) -> np.ndarray[Any, Any]:
             return each(
-                lambda v: elements[int(v - _ID)] if isinstance(v, float) and 0 <= v - _ID < len(elements) else v,
+                lambda v: elements[int(v - _ID)] if v is not None and 0 <= v - _ID < len(elements) else v,
                 self._lift(result),
             )
 
         if name in _INPLACE_MOVES:
             moved = [number(item) for item in args]
-            if isinstance(args[0], Tensor) and moved[0] is args[0]:
-                moved[0] = args[0].clone()
+            if isinstance(args[0], Tensor) and self._symbols_of(args[0]) is None:
+                moved[0] = args[0].double().clone()  # wide enough for ids, whatever the dtype
             func(*moved, **{key: number(item) for key, item in kwargs.items()})
             self._write(args[0], denumber(moved[0]))
             return None if name == "setitem" else args[0]
@@ -276,11 +299,24 @@ class Operations(Shadows):
             return found.unsqueeze(dim), np.expand_dims(kept, dim)
         return found, kept
 
+    def _arg(self, tensor: Tensor, dim: int | None, keepdim: bool, largest: bool) -> Tensor:
+        """The winners' places, each decided when it is looked at."""
+        array = self._lift(tensor)
+        flat = array.reshape(-1, 1) if dim is None else np.moveaxis(array, dim, 0).reshape(array.shape[dim], -1)
+        leaf, site = self.leaf, self.site("argmax" if largest else "argmin")
+        found = np.empty(flat.shape[1], dtype=object)
+        for place, column in enumerate(flat.T):
+            contestants = list(column)
+            found[place] = Choice(leaf, lambda contestants=contestants: winner(leaf, contestants, largest, site))  # type: ignore[misc]
+        rest = () if dim is None else tuple(np.delete(np.array(array.shape), dim))
+        index = self._lower(found.reshape(rest), torch.int64)
+        return index.unsqueeze(dim) if keepdim and dim is not None else index
+
     def _on_argmax(self, tensor: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-        return self._best(tensor, dim, keepdim, True)[0]
+        return self._arg(tensor, dim, keepdim, True)
 
     def _on_argmin(self, tensor: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-        return self._best(tensor, dim, keepdim, False)[0]
+        return self._arg(tensor, dim, keepdim, False)
 
     def _extreme(self, tensor: Tensor, dim: Any, keepdim: bool, largest: bool) -> Any:
         if isinstance(dim, (Tensor, Symbol)):
@@ -322,6 +358,13 @@ def _pairs(
     function: Callable[[Any, Any], Any], left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]
 ) -> np.ndarray[Any, Any]:
     def one(a: Any, b: Any) -> Any:
+        if isinstance(a, Choice) or isinstance(b, Choice):
+            choice, other = (a, b) if isinstance(a, Choice) else (b, a)
+            if function is operator.mul and not isinstance(other, Choice) and other in (0, 1):
+                return choice if other == 1 else 0
+            if function is operator.add and not isinstance(other, Choice) and other == 0:
+                return choice
+            a, b = (item.settle() if isinstance(item, Choice) else item for item in (a, b))
         if isinstance(a, Symbol) or isinstance(b, Symbol):
             return function(a, b)
         # Two numbers: torch's arithmetic, so that 0/0 is NaN and not an exception.
