@@ -24,9 +24,7 @@ notebooks: $(STAMP)
 
 # The executed notebooks, from their sources.
 render: $(STAMP)
-	for source in notebooks/*.py; do \
-	  $(BIN)/jupytext --quiet --to ipynb $$source && $(BIN)/jupyter-execute --NotebookClient.record_timing=False --inplace $${source%.py}.ipynb || exit 1; \
-	done
+	$(BIN)/python tests/render_notebooks.py notebooks/*.py
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -o addopts=''

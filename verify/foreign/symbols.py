@@ -205,6 +205,10 @@ class Symbol:
             return self
         if by != by or by in (INF, -INF):
             return by
+        if abs(by) < 1e-15 and self.low >= 0 and self.shape is not None:
+            # The eps in log(u + eps): no float64 near 1 feels it, and what feels it has probability about eps.
+            self.atom.leaf.error += 1e-15
+            return self
         match self.shape:
             case ("uniform", a, b):
                 shape: Shape = ("uniform", a, b + by)
@@ -410,6 +414,9 @@ class Symbol:
         """Clamped to [low, high]."""
         low, high = -INF if low is None else float(low), INF if high is None else float(high)
         if low <= self.low and high >= self.high:
+            return self
+        if self.atom.fresh and (acts := self.chance_under(low) + 1.0 - self.chance_under(high)) < 1e-9:
+            self.atom.leaf.error += acts  # a guard against log(0): the rest of the chain may ignore it, at this price
             return self
         return self._then(steps.clamp(low, high), None)
 

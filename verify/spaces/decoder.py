@@ -31,7 +31,7 @@ TELLING = ("random", "peaked", "zeros", "reversed")
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """A model over prefixes of any length: the last two tokens and the parity of the position choose the row.
+    """A model over prefixes of any length: a hash of the whole prefix chooses the row, so that no token can be lost.
 
     ``rows`` (R, V). Called with a prefix it returns a fresh Tensor (V,). Raises SubjectError for what is no prefix.
     """
@@ -65,9 +65,9 @@ class Tables:
 
     def law(self, prefix: tuple[int, ...]) -> Tensor:
         code = 0
-        for token in prefix[-2:]:
-            code = code * (self.vocab + 1) + token + 1
-        return self._each[(2 * code + len(prefix) % 2) % len(self._each)]
+        for token in prefix:
+            code = (code * 1_000_003 + token + 1) % 2_147_483_647
+        return self._each[code % len(self._each)]
 
     def sequences(self, length: int) -> dict[tuple[int, ...], float]:
         """The exact law of sequences of this length."""
