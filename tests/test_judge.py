@@ -151,7 +151,7 @@ def test_an_unbounded_loop_is_bounded():
                 return [z]
 
     verdict = check_verifier(thinning, vocab=2, draft_length=1)
-    assert verdict.status != "lossy" and verdict.confidence == 1.0
+    assert verdict.status != "lossy" and verdict.bias_upper < 0.5
 
 
 WRONG = {

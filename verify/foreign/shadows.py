@@ -121,6 +121,12 @@ class Shadows(TorchFunctionMode):
         tensor = torch.empty(array.shape, dtype=dtype)
         return self._write(tensor, array)
 
+    def _attach(self, tensor: Tensor, item: Any) -> Tensor:
+        """Put one symbol beside the storage of a tensor of one element: the commonest draw, without the machinery."""
+        self._shadows[tensor.untyped_storage().data_ptr()] = (tensor, np.array([item], dtype=object))
+        self.lazy = True
+        return tensor
+
     def _write(self, tensor: Tensor, array: np.ndarray[Any, Any]) -> Tensor:
         """Put the elements into the tensor's storage and the table beside it."""
         if not tensor.numel():

@@ -57,10 +57,7 @@ class TorchDraws(Operations):
         if tensor.dtype in (torch.float32, torch.float64) and tensor.numel() == 1:
             item = make(site)  # the commonest draw of all, without the machinery
             if isinstance(item, Symbol) and tensor.untyped_storage().nbytes() == tensor.element_size():
-                tensor.fill_(math.nan)
-                self._shadows[tensor.untyped_storage().data_ptr()] = (tensor, np.array([item], dtype=object))
-                self.lazy = True
-                return tensor
+                return self._attach(tensor.fill_(math.nan), item)
             return self._write(tensor, scalar(item))
         array = np.empty(tensor.shape, dtype=object)
         for place in np.ndindex(*array.shape):
@@ -147,6 +144,10 @@ class TorchDraws(Operations):
         if not replacement and num_samples > weights.shape[-1]:
             raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
         site = self.site("multinomial")
+        if num_samples == 1 and len(rows) == 1:
+            choice = Choice(self.leaf, lambda: categoricals(self.leaf, rows[0], 1, True, site)[0])
+            tensor = torch.full((*weights.shape[:-1], 1), torch.iinfo(torch.int64).min)
+            return self._attach(tensor, choice)
         if num_samples == 1 or replacement:
             leaf = self.leaf
             chosen = np.empty((len(rows), num_samples), dtype=object)

@@ -142,7 +142,7 @@ def law_of(
             room,
             deadline=deadline,
             max_leaves=leaves,
-            rerun=8 if problem.recipe else 1,
+            rerun=1 if problem.vocab**problem.length <= 9 else 8,  # every leaf twice where that is cheap
         )
         crashed = sum(share for share, _ in runs.raised)
         if crashed > tolerance(room.precisions):
@@ -201,7 +201,7 @@ def _problems(vocab: int, draft_length: int, budget: str, seed: int) -> list[Pro
     """The pool at the size asked for and at the smallest; a few of a longer draft, a long one, and a wide one."""
     problems = pool(vocab, draft_length, seed, copies=1 if budget == "quick" else 4)
     known = {(vocab, draft_length)}
-    for size, count in (((2, 1), 99), ((vocab, 3), 3), ((2, 4), 8), ((2, 6), 1)):
+    for size, count in (((2, 1), 99), ((vocab, 3), 3), ((2, 4), 4), ((2, 6), 1)):
         if size not in known:
             known.add(size)
             problems += pool(*size, seed + 1)[:count]

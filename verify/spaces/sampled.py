@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ALPHA = 1e-7  # false-alarm rate of one sampled judgement
 SCREEN = 1e-3  # a feature below this is looked at again on fresh samples
-DRAWS = {"quick": 4_000, "thorough": 40_000}
+DRAWS = {"quick": 2_500, "thorough": 40_000}
 VOCAB, LENGTH = 96, 4  # the size at which every verdict also looks
 
 Row = Callable[[tuple[int, ...]], Tensor]
