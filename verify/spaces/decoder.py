@@ -23,7 +23,7 @@ from verify.records import Counterexample, Verdict
 from verify.spaces.discrete import EXACT, tokens_of, tolerance
 from verify.spaces.sampled import ALPHA, Judgement, judge_samples
 
-SECONDS = {"quick": 20.0, "thorough": 300.0}
+SECONDS = {"quick": 30.0, "thorough": 300.0}
 DRAWS = {"quick": 1_000, "thorough": 10_000}
 LARGE_VOCAB, LARGE_LENGTH = 16, 12
 TELLING = ("random", "peaked", "zeros", "reversed")
