@@ -260,11 +260,6 @@ class StdlibDraws:
         x[:] = [x[i] for i in permutation(self.leaf, len(x), self._torch.site("random.shuffle"))]
 
 
-def draws_of(kind: type) -> list[str]:
-    """The names of the draws that a class of this file answers."""
-    return [name for name in vars(kind) if not name.startswith("_") and name not in ("leaf",)]
-
-
 def random_names() -> list[str]:
     """Every draw of the standard library's module, answered or not."""
     skipped = {"Random", "SystemRandom", "getstate", "setstate", "seed"}

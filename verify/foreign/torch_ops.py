@@ -283,17 +283,23 @@ class Operations(Shadows):
     def _on_full(self, size: Any, fill_value: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> Tensor:
         return self._write(torch.empty(size, dtype=dtype or torch.get_default_dtype()), self._lift(fill_value))
 
+    def _contests(self, tensor: Tensor, dim: int | None) -> tuple[list[list[Any]], tuple[int, ...]]:
+        """The elements that compete with each other along ``dim``, and the shape that their contests have."""
+        array = self._lift(tensor)
+        if dim is None:
+            return [list(array.flat)], ()
+        columns = np.moveaxis(array, dim, 0)
+        return [list(column) for column in columns.reshape(len(columns), -1).T], columns.shape[1:]
+
     def _best(
         self, tensor: Tensor, dim: int | None, keepdim: bool, largest: bool
     ) -> tuple[Tensor, np.ndarray[Any, Any]]:
-        array = self._lift(tensor)
-        flat = array.reshape(-1, 1) if dim is None else np.moveaxis(array, dim, 0).reshape(array.shape[dim], -1)
+        contests, rest = self._contests(tensor, dim)
         site = self.site("argmax" if largest else "argmin")
-        index = [winner(self.leaf, list(column), largest, site) for column in flat.T]
+        index = [winner(self.leaf, contestants, largest, site) for contestants in contests]
         values = np.empty(len(index), dtype=object)
-        for place, (column, chosen) in enumerate(zip(flat.T, index, strict=True)):
-            values[place] = column[chosen]
-        rest = () if dim is None else tuple(np.delete(np.array(array.shape), dim))
+        for place, (contestants, chosen) in enumerate(zip(contests, index, strict=True)):
+            values[place] = contestants[chosen]
         found, kept = torch.tensor(index).reshape(rest), values.reshape(rest)
         if keepdim and dim is not None:
             return found.unsqueeze(dim), np.expand_dims(kept, dim)
@@ -301,14 +307,11 @@ class Operations(Shadows):
 
     def _arg(self, tensor: Tensor, dim: int | None, keepdim: bool, largest: bool) -> Tensor:
         """The winners' places, each decided when it is looked at."""
-        array = self._lift(tensor)
-        flat = array.reshape(-1, 1) if dim is None else np.moveaxis(array, dim, 0).reshape(array.shape[dim], -1)
+        contests, rest = self._contests(tensor, dim)
         leaf, site = self.leaf, self.site("argmax" if largest else "argmin")
-        found = np.empty(flat.shape[1], dtype=object)
-        for place, column in enumerate(flat.T):
-            contestants = list(column)
+        found = np.empty(len(contests), dtype=object)
+        for place, contestants in enumerate(contests):
             found[place] = Choice(leaf, lambda contestants=contestants: winner(leaf, contestants, largest, site))  # type: ignore[misc]
-        rest = () if dim is None else tuple(np.delete(np.array(array.shape), dim))
         index = self._lower(found.reshape(rest), torch.int64)
         return index.unsqueeze(dim) if keepdim and dim is not None else index
 

@@ -220,12 +220,13 @@ def _laws(
                 share = [started + (deadline - started) * (i + 1) / len(problems) for i in range(len(problems))]
                 laws: list[ProblemLaw] = []
                 for i, problem in enumerate(track(problems, label="enumerating")):
-                    if problem.recipe and any(law.bias > 1e-3 + law.slack for law in laws):
+                    if problem.recipe and any(law.bias > LOOSE + law.slack for law in laws):
                         continue  # the wide problem is for what the small ones do not show
                     law = law_of(fn, problem, room, deadline=share[i], leaves=LEAVES[budget])
                     if problem.recipe and law.slack > EXACT:
                         # Every position drawn at once, say: a vocabulary of 20 is still more than the others have.
-                        law = law_of(fn, wide(20), room, deadline=share[i] + 3.0, leaves=LEAVES[budget])
+                        smaller = wide(20).to(problem.dtype)
+                        law = law_of(fn, smaller, room, deadline=share[i] + 3.0, leaves=LEAVES[budget])
                         if law.slack > EXACT:
                             continue
                     extra = (problem.vocab, problem.length) not in needed

@@ -29,7 +29,6 @@ DRAWS = {"quick": 2_500, "thorough": 40_000}
 VOCAB, LENGTH = 96, 4  # the size at which every verdict also looks
 
 Row = Callable[[tuple[int, ...]], Tensor]
-Sampler = Callable[[int, int], list[tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
