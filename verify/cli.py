@@ -1,4 +1,4 @@
-"""The command line: ``specproof list | check | audit | report | doctor``.
+"""The command line: ``specproof list | check | audit | study | report | doctor``.
 
 Whatever imports torch is imported when a command runs, so that ``--help`` and wrong options answer at once.
 """
@@ -85,5 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", commands.run_report, "make the pages again from the verdicts of the last audit")
     for added in (audit, report):
         added.add_argument("--output", type=Path, default=Path("reports"), metavar="FOLDER", help="default: reports")
+    study = command("study", commands.run_study, "compute the tables and figures of one study, or of all of them")
+    study.add_argument("name", nargs="?", help="default: all; an unknown name lists them")
+    study.add_argument(
+        "--budget", choices=("quick", "thorough"), default="quick", help="a minute each, or as long as it takes"
+    )
+    study.add_argument(
+        "--output", type=Path, default=Path("reports/studies"), metavar="FOLDER", help="default: reports/studies"
+    )
     command("doctor", commands.run_doctor, "show where the packages are imported from, and which versions")
     return parser

@@ -190,6 +190,19 @@ def run_report(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_study(options: argparse.Namespace) -> int:
+    """Compute one study or all of them, and print the files written."""
+    _one_thread()
+    from verify.report.provenance import provenance
+    from verify.study import chosen, studies, write
+
+    for name in [options.name] if options.name else studies():
+        found = chosen(name)(options.budget)
+        origin = provenance(f"specproof study {name} --budget {options.budget}", seed=0)
+        print(*write(found, name, options.output, origin), sep="\n", flush=True)
+    return 0
+
+
 def run_doctor(options: argparse.Namespace) -> int:
     """Show where the packages come from; 1, and a warning, if any comes from elsewhere than this program."""
     import platform

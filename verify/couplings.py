@@ -50,6 +50,22 @@ def sibling_cap(target: Tensor, draft: Tensor, count: int) -> Tensor:
     return heads.amin(-1).clamp(max=1)
 
 
+def subset_cap(target: Tensor, drafts: Tensor, mass: Tensor) -> Tensor:
+    """The most that a lossless rule may accept of siblings drawn by any joint law.
+
+    Formula: min over all sets H of tokens of 1 + target(H) - P(every sibling in H) (lemma A8). ``target`` (rows, V)
+    probabilities; ``drafts`` (rows, M, K) the blocks of siblings that are possible, with their ``mass`` (rows, M).
+    Raises ValueError beyond 12 tokens, where the sets are too many.
+    """
+    vocab = target.shape[-1]
+    if vocab > 12:
+        raise ValueError(f"{vocab} tokens have too many subsets; use sibling_cap, for independent siblings")
+    sets = (torch.arange(2**vocab).unsqueeze(-1) >> torch.arange(vocab) & 1).bool()
+    inside = sets.T[drafts].all(-2).double()  # (rows, M, 2^V)
+    heads = 1 + target @ sets.double().T - torch.einsum("rms,rm->rs", inside, mass)
+    return heads.amin(-1).clamp(max=1)
+
+
 def reflection(noise: Tensor, shift: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """The reflection maximal coupling of N(0, I) and N(shift, I): (the target's noise, whether the value is kept).
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from distributions.law import Law
 from distributions.model import Model
 from distributions.tape import Tape
 from verify.records import Draft, Outcome
@@ -30,23 +32,63 @@ def depths(parent: Tensor) -> Tensor:
     return torch.tensor(depth)
 
 
-def propose(drafter: Model[Any], state: Any, parent: Tensor, tape: Tape) -> Draft:
-    """A draft of the given shape, each depth drawn at once from the drafter's law after its parents.
+Policy = Callable[[Law, Tensor], Law]
 
-    The recorded law is one parallel evaluation of the drafter on its own draft; nodes not yet drawn are zeros, on which
-    no drawn node depends.
+
+def _as_it_is(law: Law, earlier: Tensor) -> Law:
+    return law
+
+
+def policy(verifier: Verifier) -> Policy:
+    """What drafts are really drawn from: the verifier's own ``drafts(law, earlier)`` where it has one, else ``law``.
+
+    ``law``: the drafter's, batch (rows, n), for n nodes; ``earlier`` (rows, n, rank, *event): the siblings that each of
+    them has had so far. So a rule may draw its siblings without replacement, or its tokens greedily.
+    """
+    return getattr(verifier, "drafts", _as_it_is)
+
+
+def ranks(parent: Tensor) -> Tensor:
+    """How many earlier siblings every node (N,) has."""
+    return (parent.unsqueeze(0) == parent.unsqueeze(1)).tril(-1).sum(1)
+
+
+def propose(drafter: Model[Any], state: Any, parent: Tensor, tape: Tape, drafts: Policy = _as_it_is) -> Draft:
+    """A draft of the given shape, drawn depth by depth, and siblings in order, from ``drafts`` of the drafter's law.
+
+    The recorded law is the drafter's own, by one parallel evaluation on its own draft; nodes not yet drawn are zeros,
+    on which no drawn node depends. Siblings that ask nothing of one another are drawn at once.
     """
     depth = depths(parent)
     value: Tensor | None = None
     for level in range(int(depth.max()) + 1):
-        nodes = torch.nonzero(depth == level).squeeze(1)
         law = drafter.law(state) if value is None else drafter.law(state, value, parent)
-        drawn = law[:, parent[nodes] + 1].sample(tape, f"draft.{level}")
-        if value is None:
-            value = drawn.new_zeros((drawn.shape[0], len(parent), *drawn.shape[2:]))
-        value[:, nodes] = drawn
+        for place, nodes in _groups(parent, depth == level, drafts is not _as_it_is):
+            mine = law[:, parent[nodes] + 1]
+            if drafts is not _as_it_is:
+                mine = drafts(mine, _earlier(value, parent, nodes, place, mine))
+            drawn = mine.sample(tape, f"draft.{level}" + (f".{place}" if place else ""))
+            if value is None:
+                value = drawn.new_zeros((drawn.shape[0], len(parent), *drawn.shape[2:]))
+            value[:, nodes] = drawn
     assert value is not None  # there is a node at depth 0
     return Draft(value, drafter.law(state, value, parent)[:, parent + 1], parent)
+
+
+def _groups(parent: Tensor, here: Tensor, one_by_one: bool) -> list[tuple[int, Tensor]]:
+    """The nodes of one depth in the groups that are drawn at once: all of them, or those of one rank."""
+    if not one_by_one:
+        return [(0, torch.nonzero(here).squeeze(1))]
+    rank = ranks(parent)
+    return [(place, torch.nonzero(here & (rank == place)).squeeze(1)) for place in range(int(rank[here].max()) + 1)]
+
+
+def _earlier(value: Tensor | None, parent: Tensor, nodes: Tensor, rank: int, law: Law) -> Tensor:
+    """The earlier siblings (rows, n, rank, *event) of nodes that all have ``rank`` of them."""
+    if value is None:
+        return torch.zeros((law.batch_shape[0], len(nodes), 0, *law.event_shape))
+    rows = [torch.nonzero(parent[:node] == parent[node]).squeeze(1) for node in nodes.tolist()]
+    return value[:, torch.stack(rows)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +142,9 @@ class Round:
         """Raises ValueError where the verifier emits fewer than one or more than N + 1 tokens."""
         draft = state.carry
         if draft is None:
-            draft = propose(self.drafter, state.drafter, parents(self.verifier, self.draft_length), tape)
+            draft = propose(
+                self.drafter, state.drafter, parents(self.verifier, self.draft_length), tape, policy(self.verifier)
+            )
         law = self.target.law(state.target, draft.value, draft.parent)
         outcome = self.verifier.verify(draft, law, tape)
         if bool(((outcome.length < 1) | (outcome.length > outcome.value.shape[1])).any()):

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from distributions.categorical import Categorical
 from distributions.model import Model
-from verify.couplings import sibling_cap
-from verify.decode import Round, State, depths, parents
+from distributions.tape import EnumerationTape, enumerate_tape
+from verify.couplings import sibling_cap, subset_cap
+from verify.decode import Round, State, depths, parents, policy, propose
 from verify.leaves import Leaf, Leaves, apart, together
 from verify.records import Draft
 from verify.verifier import Verifier
@@ -142,7 +143,7 @@ def exact_batch(
 
 
 def _round_law(step: Round, contexts: Tensor, leaves_of: Leaves, min_mass: float, max_leaves: int) -> RoundLaw:
-    target, drafter, draft_length = step.target, step.drafter, step.draft_length
+    target, draft_length = step.target, step.draft_length
     rows = contexts.shape[0]
     state = _after(step, contexts)
     parent = parents(step.verifier, draft_length)
@@ -173,7 +174,6 @@ def _round_law(step: Round, contexts: Tensor, leaves_of: Leaves, min_mass: float
     law = emitted[0]
     for mass, step_law in zip(emitted[1:], wanted[1:], strict=True):
         law = mass + (law.unsqueeze(-1) * step_law).flatten(1)
-    first = _probs(drafter.law(state.drafter))[:, 0]
     return RoundLaw(
         law=law,
         truth=_product(wanted),
@@ -181,13 +181,31 @@ def _round_law(step: Round, contexts: Tensor, leaves_of: Leaves, min_mass: float
         wanted=tuple(wanted),
         expected_length=scalars[:, 0],
         acceptance=scalars[:, 1],
-        overlap=sibling_cap(wanted[0][:, 0], first, int((parent < 0).sum())),
+        overlap=_cap(step, state, wanted[0][:, 0]),
         dropped=scalars[:, 2],
         kept=kept,
         predicted=predicted,
         prefix_closed=closed,
         leaves=leaves,
     )
+
+
+def _cap(step: Round, state: State, target: Tensor) -> Tensor:
+    """The most (rows,) that a lossless rule may accept of the siblings at the root, drawn as this verifier has them."""
+    rows, count = target.shape[0], int((parents(step.verifier, step.draft_length) < 0).sum())
+    own = policy(step.verifier)
+    if not hasattr(step.verifier, "drafts"):
+        return sibling_cap(target, _probs(step.drafter.law(state.drafter))[:, 0], count)
+    root = torch.full((count,), -1)
+
+    def run(index: Tensor, tape: EnumerationTape) -> Tensor:
+        return propose(step.drafter, step.drafter.select(state.drafter, index), root, tape, own).value
+
+    found = enumerate_tape(run, rows)
+    index, mass = (torch.cat([batch[part] for batch in found]) for part in (0, 1))
+    values = torch.cat([batch[3] for batch in found])
+    caps = [subset_cap(target[[row]], values[index == row][None], mass[index == row][None]) for row in range(rows)]
+    return torch.cat(caps)
 
 
 def _joint(emitted: list[Tensor], wanted: list[Tensor]) -> tuple[Tensor, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,7 @@ def smallest(
     from verify.spaces.discrete import law_of
 
     floor = min(max(1000 * allowed, 1e-3), max(case.bias for case in known) / 2)
-    deadline = time.monotonic() + SECONDS[budget]
+    deadline = Room.now() + SECONDS[budget]
     most = max((case.problem.vocab, case.problem.length) for case in known)
     sizes = {(case.problem.vocab, case.problem.length) for case in known} | {(2, 1), (3, 1), (2, 2)}
     dtype = known[0].problem.dtype

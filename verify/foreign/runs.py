@@ -45,7 +45,7 @@ def exact_runs(
 
     Its result must be hashable. Every ``rerun``-th leaf is run twice and must give the same. A run of the code that
     raises is kept in ``raised`` with its mass. What lies below ``min_mass``, past ``max_leaves`` runs or past the
-    ``deadline`` (on ``time.monotonic``) is not followed; its mass is in ``dropped``, and bounds the error of the law.
+    ``deadline`` (on ``Room.now``) is not followed; its mass is in ``dropped``, and bounds the error of the law.
     Raises NotUnderstood where a draw has no exact account, and Escaped when a second run differs.
     """
     found = Runs()

@@ -183,7 +183,7 @@ def judge_decoder(
     """
     started = time.monotonic()
     try:
-        laws, precisions = _laws(fn, vocab, length, budget, seed, started)
+        laws, precisions = _laws(fn, vocab, length, budget, seed)
         verdict = _exact_verdict(laws, tolerance(precisions | {torch.float64}) * length, (vocab, length), seed)
         if verdict.status != "lossy":
             verdict = _at_size(
@@ -250,9 +250,9 @@ def _at_size(verdict: Verdict, judgement: Judgement) -> Verdict:
 
 
 def _laws(
-    fn: Callable[..., Any], vocab: int, length: int, budget: str, seed: int, started: float
+    fn: Callable[..., Any], vocab: int, length: int, budget: str, seed: int
 ) -> tuple[list[DecodedLaw], set[torch.dtype]]:
-    deadline = started + SECONDS[budget]
+    deadline = Room.now() + SECONDS[budget]
     sizes = sorted(
         {(2, min(2, length)), (2, min(3, length)), (vocab, min(2, length)), (vocab, length)}, key=lambda s: s[0] ** s[1]
     )

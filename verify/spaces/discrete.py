@@ -28,6 +28,7 @@ EXACT = 1e-12  # the largest bias that float64 rounding explains
 SINGLE = 2e-6  # and float32, when the function computes in it
 SAMPLED = {"quick": 6, "thorough": 17}  # problems looked at where only samples can tell
 LEAVES = {"quick": 2_000, "thorough": 50_000}
+LEAST = 2.5  # seconds of processor time that every problem gets, whatever the ones before it took
 SECONDS = {"quick": 30.0, "thorough": 300.0}
 
 
@@ -172,13 +173,13 @@ def judge_discrete(
     dtype = torch.float64
     try:
         try:
-            laws, room = _laws(fn, problems, budget, started)
+            laws, room = _laws(fn, problems, budget)
         except SubjectError as error:
             if "dtype" not in str(error) and "expected scalar type" not in str(error):
                 raise
             dtype = torch.float32  # the function mixes its arguments with float32 tensors of its own
             problems = [problem.to(dtype) for problem in problems]
-            laws, room = _laws(fn, problems, budget, started)
+            laws, room = _laws(fn, problems, budget)
     except NotUnderstood as reason:
         verdict = sampled.judge_blocks(fn, problems[: SAMPLED[budget]], str(reason), budget=budget, seed=seed)
         scope = f"vocabulary x draft length {vocab} x {draft_length}, {sampled.VOCAB} x {sampled.LENGTH}, sampled"
@@ -209,24 +210,25 @@ def _problems(vocab: int, draft_length: int, budget: str, seed: int) -> list[Pro
 
 
 def _laws(
-    fn: Callable[..., Any], problems: list[Problem], budget: str, started: float
+    fn: Callable[..., Any], problems: list[Problem], budget: str
 ) -> tuple[list[ProblemLaw], Room]:
     """The law on each problem, in one room; once more with a lazy ``float`` if the function needs a number."""
-    deadline = started + SECONDS[budget]
     needed = {(problems[0].vocab, problems[0].length), (2, 1)}
     for shim in (False, True):
         try:
             with Room(fn, shim_float=shim) as room:
-                share = [started + (deadline - started) * (i + 1) / len(problems) for i in range(len(problems))]
+                began = room.now()
+                share = [began + SECONDS[budget] * (i + 1) / len(problems) for i in range(len(problems))]
                 laws: list[ProblemLaw] = []
                 for i, problem in enumerate(track(problems, label="enumerating")):
                     if problem.recipe and any(law.bias > LOOSE + law.slack for law in laws):
                         continue  # the wide problem is for what the small ones do not show
-                    law = law_of(fn, problem, room, deadline=share[i], leaves=LEAVES[budget])
+                    until = max(share[i], room.now() + LEAST)
+                    law = law_of(fn, problem, room, deadline=until, leaves=LEAVES[budget])
                     if problem.recipe and law.slack > EXACT:
                         # Every position drawn at once, say: a vocabulary of 20 is still more than the others have.
                         smaller = wide(20).to(problem.dtype)
-                        law = law_of(fn, smaller, room, deadline=share[i] + 3.0, leaves=LEAVES[budget])
+                        law = law_of(fn, smaller, room, deadline=until + LEAST, leaves=LEAVES[budget])
                         if law.slack > EXACT:
                             continue
                     extra = (problem.vocab, problem.length) not in needed

@@ -52,7 +52,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A sampler under test, the dtype it is called in, and the seconds after which a run begins no further call."""
+    """A sampler under test, the dtype it is called in, and the processor seconds after which a run calls it no more."""
 
     fn: Sampler
     dtype: torch.dtype = torch.float64
@@ -88,7 +88,7 @@ class Subject:
     def run(self, pair: Pair, sizes: Sequence[int], seed: int) -> Rows:
         """Calls of the given sizes in order, or as many of them as ``patience`` allows."""
         seed_everything(seed)
-        deadline = time.perf_counter() + self.patience
+        deadline = time.process_time() + self.patience
         tape = GeneratorTape(4 * seed)
         drafted, emitted, call, place = [], [], [], []
         for number, size in enumerate(sizes):
@@ -97,7 +97,7 @@ class Subject:
             emitted.append(self.call(drafted[-1], pair))
             call.append(torch.full((size,), number))
             place.append(torch.arange(size))
-            if time.perf_counter() > deadline:
+            if time.process_time() > deadline:
                 break
         return Rows(pair, *(torch.cat(parts) for parts in (drafted, emitted, call, place)))
 
@@ -124,15 +124,15 @@ def adapt(fn: Sampler, pair: Pair, seed: int) -> Subject:
 
 
 def seconds_per_row(subject: Subject, pair: Pair, seed: int) -> tuple[float, float]:
-    """Seconds that a call costs, and each of its rows: from calls of 17 rows and of 1024, or fewer where it is slow."""
+    """Processor seconds of a call, and of each of its rows: from calls of 17 rows and of 1024, or fewer if slow."""
 
     def fastest(rows: int) -> float:
         """Of up to three runs: what else the machine does can only add to the time of one."""
         times: list[float] = []
         while len(times) < 3 and sum(times) < 0.2:
-            start = time.perf_counter()
+            start = time.process_time()
             subject.run(pair, (rows,), seed)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         return min(times)
 
     few, rows = fastest(17), 64
