@@ -14,6 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from distributions.noise import Exponentials, Noise, Zones
+
 
 @runtime_checkable
 class Tape(Protocol):
@@ -37,6 +39,10 @@ class Tape(Protocol):
 
     def race(self, site: str, shape: Sequence[int]) -> Tensor:
         """Standard exponentials, for exponential (Gumbel) races."""
+        ...
+
+    def noise(self, site: str, shape: Sequence[int]) -> Noise:
+        """Exponentials that are kept and raced more than once; the last axis of ``shape`` is the vocabulary."""
         ...
 
     def __getitem__(self, rows: Tensor) -> Tape:
@@ -75,6 +81,9 @@ class _Derived:
 
     def race(self, site: str, shape: Sequence[int]) -> Tensor:
         return -torch.log1p(-self.uniform(site, shape))
+
+    def noise(self, site: str, shape: Sequence[int]) -> Noise:
+        return Exponentials(self.race(site, shape))
 
 
 @dataclass(eq=False)
@@ -212,7 +221,10 @@ class EnumerationTape:
         raise NotEnumerable(f"site {site!r} draws a normal, which has no finite set of values; sample this law instead")
 
     def race(self, site: str, shape: Sequence[int]) -> Tensor:
-        raise NotEnumerable(f"site {site!r} draws an exponential race; draw a categorical, or sample this law instead")
+        raise NotEnumerable(f"site {site!r} draws an exponential race; ask for noise, whose winners can be enumerated")
+
+    def noise(self, site: str, shape: Sequence[int]) -> Noise:
+        return Zones.free(shape)
 
     def coin(self, site: str, prob: Tensor) -> Tensor:
         return self._coin(site, prob, torch.arange(self.history.shape[0]))
@@ -297,6 +309,9 @@ class _EnumeratedRows:
 
     def race(self, site: str, shape: Sequence[int]) -> Tensor:
         return self.whole.race(site, shape)
+
+    def noise(self, site: str, shape: Sequence[int]) -> Noise:
+        return self.whole.noise(site, shape)
 
     def coin(self, site: str, prob: Tensor) -> Tensor:
         return self.whole._coin(site, prob, self.rows)

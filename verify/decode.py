@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -93,11 +93,14 @@ def _earlier(value: Tensor | None, parent: Tensor, nodes: Tensor, rank: int, law
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where a batch of sequences stands: both models' states, and the draft carried over, if there is one."""
+    """Where a batch of sequences stands: both models' states, and the draft carried over and the verifier's memory, if
+    there are any.
+    """
 
     target: Any
     drafter: Any
     carry: Draft | None = None
+    memory: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,18 +128,21 @@ class Round:
         """The state of ``rows`` empty sequences."""
         return State(self.target.start(rows, condition), self.drafter.start(rows, condition))
 
-    def extend(self, state: State, value: Tensor, length: Tensor, carry: Draft | None = None) -> State:
+    def extend(
+        self, state: State, value: Tensor, length: Tensor, carry: Draft | None = None, memory: Tensor | None = None
+    ) -> State:
         """Both models after the first ``length`` (rows,) of ``value``."""
-        return State(
-            self.target.extend(state.target, value, length), self.drafter.extend(state.drafter, value, length), carry
+        target, drafter = (
+            self.target.extend(state.target, value, length),
+            self.drafter.extend(state.drafter, value, length),
         )
+        return State(target, drafter, carry, memory)
 
     def select(self, state: State, rows: Tensor) -> State:
         """The states of the selected rows."""
-        carry = state.carry
-        if carry is not None:
-            carry = Draft(carry.value[rows], carry.law[rows], carry.parent)
-        return State(self.target.select(state.target, rows), self.drafter.select(state.drafter, rows), carry)
+        carry = None if state.carry is None else state.carry[rows]
+        memory = None if state.memory is None else state.memory[rows]
+        return State(self.target.select(state.target, rows), self.drafter.select(state.drafter, rows), carry, memory)
 
     def __call__(self, state: State, tape: Tape) -> tuple[State, Turn]:
         """Raises ValueError where the verifier emits fewer than one or more than N + 1 tokens."""
@@ -145,6 +151,8 @@ class Round:
             draft = propose(
                 self.drafter, state.drafter, parents(self.verifier, self.draft_length), tape, policy(self.verifier)
             )
+        if state.memory is not None:
+            draft = replace(draft, memory=state.memory)
         law = self.target.law(state.target, draft.value, draft.parent)
         outcome = self.verifier.verify(draft, law, tape)
         if bool(((outcome.length < 1) | (outcome.length > outcome.value.shape[1])).any()):
@@ -152,7 +160,7 @@ class Round:
                 f"{type(self.verifier).__name__} emitted {int(outcome.length.min())} to {int(outcome.length.max())} "
                 f"tokens for a draft of {draft.value.shape[1]}; a round emits 1 to N + 1"
             )
-        state = self.extend(state, outcome.value, outcome.length, outcome.carry)
+        state = self.extend(state, outcome.value, outcome.length, outcome.carry, outcome.memory)
         return state, Turn(draft, outcome, law.token(outcome.value))
 
 

@@ -279,25 +279,25 @@ def exact_chain(
 ) -> ChainLaw:
     """The exact law of ``length`` decoded tokens, rounds repeated until there are enough and the last one cut.
 
-    A state is the emitted prefix and the carried draft with its law. Every round emits, so the states of one length are
-    met only from shorter ones: equal ones merge, and each is enumerated once. Raises as ``exact_rows`` does; the limits
-    hold for the states of one length together.
+    A state is the emitted prefix, the carried draft with its law, and the verifier's memory. Every round emits, so the
+    states of one length are met only from shorter ones: equal ones merge, and each is enumerated once. Raises as
+    ``exact_rows`` does; the limits hold for the states of one length together.
     """
     step = Round(target, drafter, verifier, draft_length)
     wanted = conditionals(target, target.start(1), 1, length)
     vocab = wanted[0].shape[-1]
     deep = int(depths(parents(verifier, draft_length)).max()) + 2
-    waiting: list[list[tuple[Tensor, Tensor, Draft | None]]] = [[] for _ in range(length)]
-    waiting[0].append((torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.float64), None))
+    waiting: list[list[_Part]] = [[] for _ in range(length)]
+    waiting[0].append((torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.float64), None, None))
     law = torch.zeros(vocab**length, dtype=torch.float64)
     rounds, dropped, states = 0.0, 0.0, 0
     for done in range(length):
         if not waiting[done]:
             continue
-        code, mass, carry = _merge(waiting[done])
+        code, mass, carry, memory = _merge(waiting[done])
         rounds, states = rounds + float(mass.sum()), states + len(code)
         state = _after(step, digits(code, done, vocab))
-        state = State(state.target, state.drafter, carry)
+        state = State(state.target, state.drafter, carry, memory)
         for leaf in apart(step, state, len(code), min_mass, max_leaves):
             _check_tokens(leaf, vocab, deep)
             weight = mass[leaf.index] * leaf.mass
@@ -311,16 +311,16 @@ def exact_chain(
                 if done + take == length:
                     law.index_put_((prefix,), weight[mine], accumulate=True)
                 else:
-                    waiting[done + take].append((prefix, weight[mine], _rows(leaf.carry, mine)))
+                    left = (None if part is None else part[mine] for part in (leaf.carry, leaf.memory))
+                    waiting[done + take].append((prefix, weight[mine], *left))
     return ChainLaw(law, _product(wanted)[0], rounds, dropped, states)
 
 
-def _rows(draft: Draft | None, index: Tensor) -> Draft | None:
-    return None if draft is None else Draft(draft.value[index], draft.law[index], draft.parent)
+_Part = tuple[Tensor, Tensor, Draft | None, Tensor | None]  # prefixes as numbers, masses, carried drafts, memories
 
 
-def _merge(parts: list[tuple[Tensor, Tensor, Draft | None]]) -> tuple[Tensor, Tensor, Draft | None]:
-    """Add up the masses of equal states: equal prefix, and equal carry bit for bit."""
+def _merge(parts: list[_Part]) -> _Part:
+    """Add up the masses of equal states: equal prefix, and equal carry and memory bit for bit."""
     code, mass = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     drafts = [part[2] for part in parts if part[2] is not None]
     key = code.unsqueeze(-1).double()
@@ -330,9 +330,18 @@ def _merge(parts: list[tuple[Tensor, Tensor, Draft | None]]) -> tuple[Tensor, Te
         value = torch.cat([draft.value for draft in drafts])
         probs = torch.cat([_probs(draft.law) for draft in drafts])
         key = torch.cat([key, value.double(), probs.flatten(1)], -1)
+        kept = [draft.noise for draft in drafts if draft.noise is not None]
+        noise = kept[0].join(kept[1:], 0) if kept else None
+        if noise is not None:
+            key = torch.cat([key, noise.key().flatten(1)], -1)
+    memories = [part[3] for part in parts if part[3] is not None]
+    memory = torch.cat(memories) if memories else None
+    if memory is not None:
+        if len(memories) != len(parts):
+            raise ValueError("a verifier remembers something in every round or in none")
+        key = torch.cat([key, memory.flatten(1).double()], -1)
     unique, group = torch.unique(key, dim=0, return_inverse=True)
     total = torch.zeros(len(unique), dtype=torch.float64).index_add(0, group, mass)
-    if not drafts:
-        return unique[:, 0].long(), total, None
     one = torch.zeros(len(unique), dtype=torch.long).index_put((group,), torch.arange(len(group)))  # any member
-    return code[one], total, Draft(value[one], Categorical(probs)[one], drafts[0].parent)
+    carry = Draft(value, Categorical(probs), drafts[0].parent, noise)[one] if drafts else None
+    return code[one], total, carry, None if memory is None else memory[one]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from distributions.noise import Noise
 from distributions.tape import EnumerationTape, RowsDependent, Tape, enumerate_tape
 from verify.decode import Round, State, Turn
 from verify.records import Draft
@@ -26,6 +27,7 @@ class Leaf:
     kept: Tensor
     log_accept: Tensor
     carry: Draft | None
+    memory: Tensor | None
 
 
 def apart(step: Round, state: State, rows: int, min_mass: float, max_leaves: int) -> list[Leaf]:
@@ -68,9 +70,8 @@ Leaves = Callable[[Round, State, int, float, int], list[Leaf]]
 
 def _leaf(index: Tensor, mass: Tensor, dropped: Tensor, turn: Turn) -> Leaf:
     made = turn.outcome
-    return Leaf(
-        index, mass, dropped, turn.draft.value, turn.tokens, made.length, made.kept, made.log_accept, made.carry
-    )
+    draft, record = turn.draft.value, (made.length, made.kept, made.log_accept, made.carry, made.memory)
+    return Leaf(index, mass, dropped, draft, turn.tokens, *record)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,9 @@ class _Batch:
         return self.whole.uniform(site, ())
 
     normal = race = uniform
+
+    def noise(self, site: str, shape: Sequence[int]) -> Noise:
+        return self.whole.noise(site, shape)
 
     def coin(self, site: str, prob: Tensor) -> Tensor:
         return self.whole[self.leaf].coin(site, prob.reshape(1, prob.numel())).reshape(prob.shape)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distributions.law import Law
+from distributions.noise import Noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,16 +19,25 @@ class Draft:
     """A drafted block, never without the law it was drawn from.
 
     ``value`` (rows, N, *event); ``law`` with batch (rows, N); ``parent`` (N,): -1, 0, 1, ... for a chain, all -1 for
-    siblings, anything for a tree.
+    siblings, anything for a tree. ``noise`` (rows, N): the exponentials that a Gumbel coupling keeps for each node.
+    ``memory``: the last outcome's, (rows, *any).
     """
 
     value: Tensor
     law: Law
     parent: Tensor
+    noise: Noise | None = None
+    memory: Tensor | None = None
 
     @staticmethod
     def chain(value: Tensor, law: Law) -> Draft:
         return Draft(value, law, torch.arange(value.shape[1]) - 1)
+
+    def __getitem__(self, rows: Tensor) -> Draft:
+        """The drafts of the selected rows."""
+        noise = None if self.noise is None else self.noise[rows]
+        memory = None if self.memory is None else self.memory[rows]
+        return Draft(self.value[rows], self.law[rows], self.parent, noise, memory)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +47,8 @@ class Outcome:
     ``value`` (rows, N + 1, *event): the emitted tokens, of which the first ``length`` (rows,) count, 1 <= length <=
     N + 1. ``kept`` (rows, N): which drafted nodes were accepted. ``log_accept`` (rows, N): the log-probability with
     which each node was accepted given that it was examined. ``carry``: the draft of the next round, for Jacobi
-    decoding.
+    decoding. ``memory`` (rows, *any): numbers that the verifier wants to find in the next round's draft, by rules that
+    are exact across rounds only.
     """
 
     value: Tensor
@@ -45,6 +56,7 @@ class Outcome:
     kept: Tensor
     log_accept: Tensor
     carry: Draft | None = None
+    memory: Tensor | None = None
 
 
 @dataclass(frozen=True)
