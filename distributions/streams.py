@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.special import ndtri
 
 from distributions.tape import _Derived
 
@@ -49,7 +50,7 @@ class StreamTape(_Derived):
         return draws.reshape(tuple(shape))
 
     def normal(self, site: str, shape: Sequence[int]) -> Tensor:
-        return torch.special.ndtri(self.uniform(site, shape) + 2.0**-54)
+        return ndtri(self.uniform(site, shape) + 2.0**-54)
 
     def __getitem__(self, rows: Tensor) -> StreamTape:
         return StreamTape(self.seed, self.rows[rows], self._drawn)
