@@ -50,7 +50,8 @@ class StreamTape(_Derived):
         return draws.reshape(tuple(shape))
 
     def normal(self, site: str, shape: Sequence[int]) -> Tensor:
-        return ndtri(self.uniform(site, shape) + 2.0**-54)
+        value: Tensor = ndtri(self.uniform(site, shape) + 2.0**-54)
+        return value
 
     def __getitem__(self, rows: Tensor) -> StreamTape:
         return StreamTape(self.seed, self.rows[rows], self._drawn)
