@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from verify.errors import SubjectError
@@ -20,7 +18,7 @@ Row = Mapping[str, object]
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What a study found: ``text`` in Markdown, ``tables`` of rows by caption, ``figures`` by caption."""
+    """What a study found: ``text`` in paragraphs, ``tables`` of rows by caption, ``figures`` by caption."""
 
     title: str
     text: str
@@ -44,41 +42,22 @@ def chosen(name: str) -> Callable[[str], Study]:
 
 
 def write(study: Study, name: str, folder: Path, provenance: Mapping[str, str]) -> list[Path]:
-    """``folder/NAME.md`` to read, ``NAME.json`` with the tables as data, and an SVG for each figure."""
+    """``NAME.html`` and ``NAME.md`` to read, ``NAME.json`` with the tables as data, and an SVG for each figure."""
+    from verify.report.figures import drawing
+    from verify.report.pages import templates
+
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [f"# {study.title}", study.text.strip()]
-    written: list[Path] = []
-    for place, (caption, figure) in enumerate(study.figures.items(), 1):
-        path = folder / f"{name}-{place}.svg"
-        path.write_text(_svg(figure), encoding="utf-8")
-        written.append(path)
-        parts.append(f"![{caption}]({path.name})\n\n*{caption}*")
-    parts += [f"## {caption}\n\n{_table(rows)}" for caption, rows in study.tables.items()]
-    parts.append("---\n" + ", ".join(f"{key} {value}" for key, value in provenance.items()))
-    page, data = folder / f"{name}.md", folder / f"{name}.json"
-    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    figures = enumerate(study.figures.items(), 1)
+    drawings = {caption: drawing(figure, f"{name}-{place}", caption) for place, (caption, figure) in figures}
+    paths = [folder / f"{name}.{kind}" for kind in ("html", "md", "json")]
+    content = dict(study=study, name=name, drawings=drawings, provenance=provenance)
+    for path in paths[:2]:
+        page = templates().get_template(f"study{path.suffix}.jinja").render(content)
+        path.write_text(page.rstrip() + "\n", encoding="utf-8")
     tables = {caption: [dict(row) for row in rows] for caption, rows in study.tables.items()}
     meta = {"title": study.title, "provenance": dict(provenance), "tables": tables}
-    data.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-    return [page, data, *written]
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as SVG that is the same whenever it is drawn again."""
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "specproof", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return text.getvalue()
-
-
-def _table(rows: Sequence[Row]) -> str:
-    """A Markdown table; the columns are the keys of the rows, in order of appearance."""
-    heads = list(dict.fromkeys(key for row in rows for key in row))
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    lines += ["| " + " | ".join(_cell(row.get(head, "")) for head in heads) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|")
+    paths[2].write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+    for place, picture in enumerate(drawings.values(), 1):  # the page in Markdown shows these files
+        paths.append(folder / f"{name}-{place}.svg")
+        paths[-1].write_text(picture, encoding="utf-8")
+    return paths

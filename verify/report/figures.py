@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from html import escape
 
@@ -75,7 +75,7 @@ def excess_figure(verdicts: Sequence[Verdict]) -> str | None:
         axes.set_xlabel("acceptance − overlap")
         axes.set_ylabel("bias (total variation)")
         titles = {f"point-{number}": f"{number}. {verdict.subject}: {verdict.status}" for number, verdict, _ in points}
-        return _svg(figure, "excess", "Bias against acceptance minus overlap.", titles)
+        return drawing(figure, "excess", "Bias against acceptance minus overlap.", titles)
 
 
 def law_figure(case: Counterexample, name: str) -> str | None:
@@ -104,7 +104,7 @@ def law_figure(case: Counterexample, name: str) -> str | None:
         axes.set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1.2 * room))
         hidden = len(outcomes) - len(rows)
         axes.set_xlabel(f"probability ({hidden} more outcomes not shown)" if hidden else "probability")
-        return _svg(figure, name, "The law found beside the law wanted.", {})
+        return drawing(figure, name, "The law found beside the law wanted.", {})
 
 
 def _middle(verdict: Verdict) -> float:
@@ -128,10 +128,10 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure, name: str, label: str, titles: dict[str, str]) -> str:
+def drawing(figure: Figure, name: str, label: str, titles: Mapping[str, str] | None = None) -> str:
     """The drawing as an ``<svg>`` element: no date, no metadata, ids of its own, the page's colours and fonts."""
     page = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(page, format="svg", transparent=True, metadata={"Date": None})
     text = page.getvalue()
     text = text[text.index("<svg") :]
@@ -139,12 +139,12 @@ def _svg(figure: Figure, name: str, label: str, titles: dict[str, str]) -> str:
     text = re.sub(r"font(-family)?: (?:([\d.]+px) )?'[^;\"]*", lambda m: _font(m[1], m[2]), text)
     for colour, variable in THEME.items():
         text = text.replace(colour, variable)
-    for group, title in titles.items():
+    for group, title in (titles or {}).items():
         text = text.replace(f'<g id="{group}">', f'<g id="{group}"><title>{escape(title)}</title>')
     # Several drawings share one page: their ids must not meet.
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(r'<svg ', f'<svg role="img" aria-label="{escape(label, quote=True)}" ', text, count=1)
+    text = re.sub(r"<svg ", f'<svg role="img" aria-label="{escape(label, quote=True)}" ', text, count=1)
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 

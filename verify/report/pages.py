@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,22 +38,28 @@ def write_report(
         stale.unlink()
     paths = [folder / "verdicts.json", folder / "index.html", folder / "index.md"]
     save(results, paths[0])
-    paths[1].write_text(html_page(results), encoding="utf-8")
-    paths[2].write_text(markdown_page(results), encoding="utf-8")
+    written = titles(folder / "studies")
+    paths[1].write_text(html_page(results, written), encoding="utf-8")
+    paths[2].write_text(markdown_page(results, written), encoding="utf-8")
     for name, drawing in _figures(results).items():
         paths.append(figures / f"{name}.svg")
         paths[-1].write_text(drawing, encoding="utf-8")
     return paths
 
 
-def html_page(results: Results) -> str:
-    """The whole report as one HTML document that loads nothing."""
-    return _templates().get_template("page.html.jinja").render(**_content(results))
+def html_page(results: Results, studies: Mapping[str, str] | None = None) -> str:
+    """The whole report as one HTML document that loads nothing; ``studies``: titles of the studies beside it."""
+    return templates().get_template("page.html.jinja").render(**_content(results), studies=studies or {})
 
 
-def markdown_page(results: Results) -> str:
+def markdown_page(results: Results, studies: Mapping[str, str] | None = None) -> str:
     """The same report in Markdown; its figures are files in ``figures/``."""
-    return _templates().get_template("page.md.jinja").render(**_content(results))
+    return templates().get_template("page.md.jinja").render(**_content(results), studies=studies or {})
+
+
+def titles(folder: Path) -> dict[str, str]:
+    """The titles of the studies written to a folder, by name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8"))["title"] for path in sorted(folder.glob("*.json"))}
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,8 @@ def _content(results: Results) -> dict[str, Any]:
 
 
 @cache
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
+    """The pages' templates, and the filters they use."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=lambda name: name is not None and ".html" in name,
@@ -107,6 +115,7 @@ def _templates() -> jinja2.Environment:
     )
     environment.filters |= {"bias": bias, "measure": measure, "share": share, "breakable": breakable}
     environment.filters |= {"cell": markdown_cell, "fence": markdown_fence}
+    environment.filters |= {"heads": heads, "number": number, "code": code}
     return environment
 
 
@@ -180,6 +189,21 @@ def measure(verdict: Verdict) -> str:
 def share(value: float | None) -> str:
     """A probability in four decimals, or a dash."""
     return "–" if value is None else f"{value:.4f}"
+
+
+def heads(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """The columns of a table: the keys of its rows, in order of appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def number(value: object) -> str:
+    """A cell: numbers in four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def code(text: str) -> Markup:
+    """Text whose `back-ticked` words are set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def breakable(text: str) -> Markup:
