@@ -401,7 +401,7 @@ def audited(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "saboteurs": {"bad": _Kind(False)},
     }
 
-    def audit(verifiers: dict[str, Any], cases: Any, findings: Path) -> list[Verdict]:
+    def audit(verifiers: dict[str, Any], cases: Any, executor: Any, findings: Path) -> list[Verdict]:
         (name,) = verifiers
         finding = Finding(name, "a scenario", "enumeration", 0.0, None, 0.0, 1, 0)
         with findings.open("a") as file:

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +147,7 @@ def audit(
     """One verdict for each verifier, in order; by default the catalogue's entries for a finite vocabulary.
 
     ``executor``: any concurrent.futures.Executor, given one case at a time. ``findings``: a file to which each Finding
-    is appended as a line of JSON the moment it is known, so that an interrupt loses nothing.
+    is appended as a line of JSON, in order, as soon as it is known, so that an interrupt loses nothing.
     """
     if verifiers is None:
         verifiers = {name: kind() for name, kind in catalog().items() if finite(kind.claim)}
@@ -172,7 +172,7 @@ def _run(jobs: list[tuple[str, Verifier, Scenario]], executor: Executor | None) 
         return
     futures = [executor.submit(examine, *job) for job in jobs]
     try:
-        for future in as_completed(futures):
+        for future in futures:  # in order, so that the findings of two runs are the same file
             yield future.result()
     finally:
         for future in futures:

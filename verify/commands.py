@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,13 +163,16 @@ def _audited(findings: Path, skipped: list[str]) -> Iterator[Verdict]:
 
     findings.write_text("")
     cases = scenarios()
-    for folder, prefix in (("verifiers", ""), ("saboteurs", "saboteurs/")):
-        for name, kind in catalog(folder).items():
-            if not finite(kind.claim):
-                skipped.append(f"{prefix}{name}: its {kind.claim.laws} laws cannot be enumerated; its tests judge it")
-                continue
-            (verdict,) = audit({prefix + name: kind()}, cases, findings=findings)
-            yield replace(verdict, expected="lossless" if kind.claim.exact else "lossy")
+    with _workers() as executor:
+        for folder, prefix in (("verifiers", ""), ("saboteurs", "saboteurs/")):
+            for name, kind in catalog(folder).items():
+                if not finite(kind.claim):
+                    skipped.append(
+                        f"{prefix}{name}: its {kind.claim.laws} laws cannot be enumerated; its tests judge it"
+                    )
+                    continue
+                (verdict,) = audit({prefix + name: kind()}, cases, executor=executor, findings=findings)
+                yield replace(verdict, expected="lossless" if kind.claim.exact else "lossy")
     try:
         from verify.upstream import audit_transformers
 
@@ -177,6 +182,12 @@ def _audited(findings: Path, skipped: list[str]) -> Iterator[Verdict]:
             yield verdict
     except ImportError as error:
         skipped.append(f"transformers: {error}; pip install 'specproof[peers]' to judge its samplers")
+
+
+def _workers() -> ProcessPoolExecutor:
+    """A process for each core, each with one thread; fresh ones, since a forked torch may hang in its threads."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=_one_thread)
 
 
 def run_report(options: argparse.Namespace) -> int:
