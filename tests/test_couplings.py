@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
-from scipy.optimize import linprog
 from torch import Tensor
 
 from distributions.categorical import Categorical
@@ -25,11 +22,8 @@ from verify.couplings import (
     gamma_log_tail,
     gamma_quantile,
     maximal,
-    race,
-    race_match,
     reflection,
     reflection_overlap,
-    sibling_cap,
 )
 from verify.residual import ThinningCapped, log_ratio, residual, residual_law, thin
 
@@ -238,50 +232,3 @@ def test_gamma_quantile_raises_where_there_is_no_residual() -> None:
         gamma_quantile(zero, zero, zero)
     # A weight above 1 leaves a residual at equal means too: the standard normal itself.
     assert float(gamma_quantile(double(0.5), zero, zero + 1)) == pytest.approx(0.0, abs=1e-9)
-
-
-@settings(deadline=None, max_examples=60)
-@given(pairs(high=2))
-def test_race_match_of_two_tokens_over_the_law_of_their_ratio(pair: tuple[Categorical, Categorical]) -> None:
-    """E_0 / E_1 has the distribution function t / (1 + t): a grid of it decides both races without a random draw."""
-    target, draft = (law.probs[0] for law in pair)
-    level = grid(4000)
-    exponentials = torch.stack([level / (1 - level), torch.ones_like(level)], -1)
-    winners = [race(probs.expand(4000, 2), exponentials) for probs in (target, draft)]
-    for probs, winner in zip((target, draft), winners, strict=True):
-        assert not bool((probs[winner] == 0).any())
-        assert float((winner == 0).double().mean()) == pytest.approx(float(probs[0]), abs=1 / 2000)
-    match = float((winners[0] == winners[1]).double().mean())
-    assert match == pytest.approx(float(race_match(target, draft)), abs=1 / 1000)
-
-
-@settings(deadline=None, max_examples=60)
-@given(pairs())
-def test_race_match_lies_between_its_bounds(pair: tuple[Categorical, Categorical]) -> None:
-    target, draft = pair
-    overlap, match = float(target.overlap(draft)), float(race_match(target.probs, draft.probs))
-    assert overlap / (2 - overlap) - 1e-12 <= match <= overlap + 1e-12
-
-
-def test_race_match_by_sampling() -> None:
-    rows = 100_000
-    target, draft = double([0.05, 0.3, 0.0, 0.25, 0.4]), double([0.3, 0.1, 0.2, 0.4, 0.0])
-    exponentials = GeneratorTape(9).race("race", (rows, 5))
-    first, second = race(target.expand(rows, 5), exponentials), race(draft.expand(rows, 5), exponentials)
-    wanted = float(race_match(target, draft))
-    # False alarm 2e-9: six standard deviations of a binomial fraction.
-    assert abs(float((first == second).double().mean()) - wanted) < 6 * math.sqrt(wanted * (1 - wanted) / rows)
-    counts = torch.bincount(first, minlength=5)[target > 0].numpy()
-    assert stats.chisquare(counts, rows * target[target > 0].numpy()).pvalue > 1e-8  # false alarm 1e-8
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_sibling_cap_is_the_optimum_of_the_linear_programme(count: int) -> None:
-    target, draft = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.2, 0.7])
-    blocks = list(itertools.product(range(3), repeat=count))
-    cells = [(block, token) for block in blocks for token in range(3)]
-    rows = [[float(cell[0] == block) for cell in cells] for block in blocks]
-    rows += [[float(cell[1] == token) for cell in cells] for token in range(3)]
-    sides = [float(np.prod(draft[list(block)])) for block in blocks] + target.tolist()
-    best = linprog([-float(token in block) for block, token in cells], A_eq=rows, b_eq=sides, bounds=(0, None))
-    assert float(sibling_cap(torch.tensor(target), torch.tensor(draft), count)) == pytest.approx(-best.fun, abs=1e-9)

@@ -154,22 +154,3 @@ def gamma_coupling(noise: Tensor, shift: Tensor, uniform: Tensor, second: Tensor
     place = gamma_quantile(second, safe, torch.zeros_like(safe))
     residual = noise + ((place - safe).unsqueeze(-1) - along) * axis
     return torch.where(kept.unsqueeze(-1), reflected, residual), kept
-
-
-def race(probs: Tensor, exponentials: Tensor) -> Tensor:
-    """The winner of the exponential race, argmin E / probs, which has law ``probs``; a token of no mass never wins.
-
-    Both laws of a pair run on one set of exponentials (Daliri, Musco and Suresh 2408.07978). It is the Gumbel argmax.
-    """
-    return torch.where(probs > 0, exponentials / torch.where(probs > 0, probs, 1.0), math.inf).argmin(-1)
-
-
-def race_match(target: Tensor, draft: Tensor) -> Tensor:
-    """The probability that both races have one winner, batch-wise: sum_i 1 / sum_j max(p_j / p_i, q_j / q_i).
-
-    Over the tokens to which both laws give mass (lemma A10); at least (1 - TV) / (1 + TV).
-    """
-    both = (target > 0) & (draft > 0)
-    safe = [torch.where(both, probs, 1.0) for probs in (target, draft)]
-    ratios = [probs.unsqueeze(-2) / one.unsqueeze(-1) for probs, one in zip((target, draft), safe, strict=True)]
-    return torch.where(both, 1 / torch.maximum(*ratios).sum(-1), 0.0).sum(-1)
