@@ -28,6 +28,7 @@ torch.set_num_threads(1)  # on tensors this small, threads cost more than they g
 TARGET, DRAFTER = Markov.random(3, 1, 0), Markov.random(3, 2, 1)
 CHAIN, SIBLINGS, TREE = torch.arange(3) - 1, torch.full((3,), -1), torch.tensor([-1, 0, -1, 2, 0, 4])
 FINITE = {name: kind for name, kind in catalog().items() if finite(kind.claim)}
+EXACT = {name: kind for name, kind in FINITE.items() if kind.claim.exact}
 
 
 @pytest.mark.parametrize("parent", [CHAIN, SIBLINGS, TREE], ids=["chain", "siblings", "tree"])
@@ -84,10 +85,10 @@ def test_a_round_is_a_pure_step() -> None:
     assert torch.equal(step.select(after, some).target, after.target[some])
 
 
-@pytest.mark.parametrize("name", FINITE)
+@pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("length", [1, 5])
 def test_a_certain_target_has_one_sequence(name: str, length: int) -> None:
-    """Whatever the drafter and the rule: where the target is a point mass, even lenience has nothing to give away."""
+    """Whatever the drafter and the exact rule: where the target is a point mass, there is nothing to give away."""
     case = scenarios((3,))["point_mass_target/3"]
     trace = decode(case.target, case.drafter, FINITE[name](), 2, length, GeneratorTape(4), 50)
     wanted, token = [], 3
@@ -108,7 +109,8 @@ def test_the_trace_adds_up(name: str) -> None:
     assert bool((running[:-1] | ~running[1:]).all())  # a finished row stays finished
     assert bool(((trace.lengths >= 1) & (trace.lengths <= nodes + 1))[running].all())
     assert torch.equal(torch.isnan(trace.log_accept).all(-1), ~running) and not bool(trace.kept[~running].any())
-    assert torch.equal(trace.rounds, running.sum(0)) and len(set(trace.rounds.tolist())) > 1  # rows advance unevenly
+    assert torch.equal(trace.rounds, running.sum(0))
+    assert name not in EXACT or len(set(trace.rounds.tolist())) > 1  # rows advance unevenly; a lossy rule may keep all
     assert torch.equal(trace.work, trace.rounds.double() / length)
 
 

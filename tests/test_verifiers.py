@@ -121,6 +121,7 @@ def test_replay_is_bit_for_bit(name: str) -> None:
 
 def _parts(outcome: Outcome) -> list[Tensor]:
     parts = [outcome.value, outcome.length, outcome.kept, outcome.log_accept]
+    parts += [] if outcome.memory is None else [outcome.memory]
     return parts if outcome.carry is None else [*parts, outcome.carry.value]
 
 

@@ -94,13 +94,14 @@ def _earlier(value: Tensor | None, parent: Tensor, nodes: Tensor, rank: int, law
 @dataclass(frozen=True, eq=False)
 class State:
     """Where a batch of sequences stands: both models' states, and the draft carried over and the verifier's memory, if
-    there are any.
+    there are any; and how many tokens are ``left`` (rows,) to decode, where that is known.
     """
 
     target: Any
     drafter: Any
     carry: Draft | None = None
     memory: Tensor | None = None
+    left: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,13 +137,14 @@ class Round:
             self.target.extend(state.target, value, length),
             self.drafter.extend(state.drafter, value, length),
         )
-        return State(target, drafter, carry, memory)
+        return State(target, drafter, carry, memory, None if state.left is None else state.left - length)
 
     def select(self, state: State, rows: Tensor) -> State:
         """The states of the selected rows."""
         carry = None if state.carry is None else state.carry[rows]
-        memory = None if state.memory is None else state.memory[rows]
-        return State(self.target.select(state.target, rows), self.drafter.select(state.drafter, rows), carry, memory)
+        memory, left = (None if part is None else part[rows] for part in (state.memory, state.left))
+        models = self.target.select(state.target, rows), self.drafter.select(state.drafter, rows)
+        return State(*models, carry, memory, left)
 
     def __call__(self, state: State, tape: Tape) -> tuple[State, Turn]:
         """Raises ValueError where the verifier emits fewer than one or more than N + 1 tokens."""
@@ -151,8 +153,8 @@ class Round:
             draft = propose(
                 self.drafter, state.drafter, parents(self.verifier, self.draft_length), tape, policy(self.verifier)
             )
-        if state.memory is not None:
-            draft = replace(draft, memory=state.memory)
+        if state.memory is not None or state.left is not None:
+            draft = replace(draft, memory=state.memory, left=state.left)
         law = self.target.law(state.target, draft.value, draft.parent)
         outcome = self.verifier.verify(draft, law, tape)
         if bool(((outcome.length < 1) | (outcome.length > outcome.value.shape[1])).any()):
@@ -204,7 +206,7 @@ def decode(
     if min(draft_length, length, rows) < 1:
         raise ValueError(f"draft_length, length and rows must be 1 or more, and are {draft_length}, {length}, {rows}")
     step = Round(target, drafter, verifier, draft_length)
-    state, alive = step.start(rows, condition), torch.arange(rows)
+    state, alive = replace(step.start(rows, condition), left=torch.full((rows,), length)), torch.arange(rows)
     filled = torch.zeros(rows, dtype=torch.long)
     tokens: Tensor | None = None
     lengths, kept, log_accept = [], [], []
@@ -214,10 +216,10 @@ def decode(
         if tokens is None:
             tokens = new.new_zeros((rows, length, *new.shape[2:]))
         emitted = outcome.length.to(alive.device)
-        for column in range(new.shape[1]):
-            place = filled[alive] + column
-            put = (column < emitted) & (place < length)
-            tokens[alive[put], place[put]] = new[put, column]
+        column = torch.arange(new.shape[1])
+        place = filled[alive].unsqueeze(1) + column
+        row, put = torch.nonzero((column < emitted.unsqueeze(1)) & (place < length), as_tuple=True)
+        tokens[alive[row], place[row, put]] = new[row, put]
         lengths.append(torch.zeros(rows, dtype=torch.long).index_put((alive,), emitted))
         kept.append(_spread(outcome.kept, alive, rows, False))
         log_accept.append(_spread(outcome.log_accept, alive, rows, float("nan")))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from distributions.categorical import Categorical
+from distributions.distinct import distinct
 from distributions.model import Model
 from distributions.tape import EnumerationTape, enumerate_tape
 from verify.couplings import sibling_cap, subset_cap
@@ -145,9 +146,9 @@ def exact_batch(
 def _round_law(step: Round, contexts: Tensor, leaves_of: Leaves, min_mass: float, max_leaves: int) -> RoundLaw:
     target, draft_length = step.target, step.draft_length
     rows = contexts.shape[0]
-    state = _after(step, contexts)
     parent = parents(step.verifier, draft_length)
     deep = int(depths(parent).max()) + 2
+    state = replace(_after(step, contexts), left=torch.full((rows,), deep))  # of later tokens nothing is asked
     wanted = conditionals(target, state.target, rows, deep)
     vocab = wanted[0].shape[-1]
     emitted = [torch.zeros(rows, vocab**length, dtype=torch.float64) for length in range(1, deep + 1)]
@@ -204,7 +205,13 @@ def _cap(step: Round, state: State, target: Tensor) -> Tensor:
     found = enumerate_tape(run, rows)
     index, mass = (torch.cat([batch[part] for batch in found]) for part in (0, 1))
     values = torch.cat([batch[3] for batch in found])
-    caps = [subset_cap(target[[row]], values[index == row][None], mass[index == row][None]) for row in range(rows)]
+    if count == 1:
+        drawn = torch.zeros_like(target).index_put((index, values[:, 0]), mass, accumulate=True)
+        return sibling_cap(target, drawn, 1)
+    caps = []
+    for row in range(rows):
+        seen, drafts = torch.unique(values[index == row], return_inverse=True)  # others would only add to 1 + target(H)
+        caps.append(subset_cap(target[[row]][:, seen], drafts[None], mass[index == row][None]))
     return torch.cat(caps)
 
 
@@ -232,10 +239,10 @@ def _earlier_sibling(kept: Tensor, parent: Tensor) -> Tensor:
     return (kept.unsqueeze(1) & earlier).any(-1)
 
 
-def _after(step: Round, contexts: Tensor) -> State:
+def _after(step: Round, contexts: Tensor, condition: Tensor | None = None) -> State:
     """The state after each row of ``contexts`` (rows, L)."""
     rows, length = contexts.shape
-    state = step.start(rows)
+    state = step.start(rows, condition)
     return step.extend(state, contexts, torch.full((rows,), length)) if length else state
 
 
@@ -252,7 +259,8 @@ def _check_tokens(leaf: Leaf, vocab: int, deep: int) -> None:
 @dataclass(frozen=True, eq=False)
 class ChainLaw:
     """The exact law of a whole decoded sequence: ``law`` and ``truth`` (V**length,), the expected number of ``rounds``,
-    and ``dropped``, the mass not enumerated. ``states``: distinct states visited.
+    and ``dropped``, the mass not enumerated. ``states``: distinct states visited. Under several conditions ``law`` and
+    ``truth`` have a row for each, ``rounds`` and ``dropped`` are sums, and ``tv`` is the largest.
     """
 
     law: Tensor
@@ -264,7 +272,7 @@ class ChainLaw:
     @property
     def tv(self) -> float:
         """Total variation between ``law`` and ``truth``."""
-        return float((self.law - self.truth).abs().sum() / 2)
+        return float((self.law - self.truth).abs().sum(-1).max() / 2)
 
 
 def exact_chain(
@@ -274,30 +282,34 @@ def exact_chain(
     draft_length: int,
     length: int,
     *,
+    condition: Tensor | None = None,
     min_mass: float = 0.0,
     max_leaves: int = 2_000_000,
 ) -> ChainLaw:
-    """The exact law of ``length`` decoded tokens, rounds repeated until there are enough and the last one cut.
+    """The exact law of ``length`` decoded tokens, rounds repeated until there are enough and the last one cut; of a
+    sequence under each of ``condition`` (rows, *any), where the models have one.
 
     A state is the emitted prefix, the carried draft with its law, and the verifier's memory. Every round emits, so the
     states of one length are met only from shorter ones: equal ones merge, and each is enumerated once. Raises as
     ``exact_rows`` does; the limits hold for the states of one length together.
     """
     step = Round(target, drafter, verifier, draft_length)
-    wanted = conditionals(target, target.start(1), 1, length)
+    starts = torch.arange(1 if condition is None else len(condition))
+    wanted = conditionals(target, target.start(len(starts), condition), len(starts), length)
     vocab = wanted[0].shape[-1]
     deep = int(depths(parents(verifier, draft_length)).max()) + 2
     waiting: list[list[_Part]] = [[] for _ in range(length)]
-    waiting[0].append((torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.float64), None, None))
-    law = torch.zeros(vocab**length, dtype=torch.float64)
+    waiting[0].append((starts, torch.ones(len(starts), dtype=torch.float64), None, None))
+    law = torch.zeros(len(starts) * vocab**length, dtype=torch.float64)
     rounds, dropped, states = 0.0, 0.0, 0
     for done in range(length):
         if not waiting[done]:
             continue
         code, mass, carry, memory = _merge(waiting[done])
         rounds, states = rounds + float(mass.sum()), states + len(code)
-        state = _after(step, digits(code, done, vocab))
-        state = State(state.target, state.drafter, carry, memory)
+        given = None if condition is None else condition[code // vocab**done]  # beyond its tokens, a code has its start
+        state = _after(step, digits(code, done, vocab), given)
+        state = State(state.target, state.drafter, carry, memory, torch.full((len(code),), length - done))
         for leaf in apart(step, state, len(code), min_mass, max_leaves):
             _check_tokens(leaf, vocab, deep)
             weight = mass[leaf.index] * leaf.mass
@@ -313,7 +325,8 @@ def exact_chain(
                 else:
                     left = (None if part is None else part[mine] for part in (leaf.carry, leaf.memory))
                     waiting[done + take].append((prefix, weight[mine], *left))
-    return ChainLaw(law, _product(wanted)[0], rounds, dropped, states)
+    truth = _product(wanted) if condition is not None else _product(wanted)[0]
+    return ChainLaw(law.reshape(truth.shape), truth, rounds, dropped, states)
 
 
 _Part = tuple[Tensor, Tensor, Draft | None, Tensor | None]  # prefixes as numbers, masses, carried drafts, memories
@@ -340,8 +353,7 @@ def _merge(parts: list[_Part]) -> _Part:
         if len(memories) != len(parts):
             raise ValueError("a verifier remembers something in every round or in none")
         key = torch.cat([key, memory.flatten(1).double()], -1)
-    unique, group = torch.unique(key, dim=0, return_inverse=True)
-    total = torch.zeros(len(unique), dtype=torch.float64).index_add(0, group, mass)
-    one = torch.zeros(len(unique), dtype=torch.long).index_put((group,), torch.arange(len(group)))  # any member
+    one, group = distinct(key)
+    total = torch.zeros(len(one), dtype=torch.float64).index_add(0, group, mass)
     carry = Draft(value, Categorical(probs), drafts[0].parent, noise)[one] if drafts else None
     return code[one], total, carry, None if memory is None else memory[one]

@@ -20,7 +20,8 @@ class Draft:
 
     ``value`` (rows, N, *event); ``law`` with batch (rows, N); ``parent`` (N,): -1, 0, 1, ... for a chain, all -1 for
     siblings, anything for a tree. ``noise`` (rows, N): the exponentials that a Gumbel coupling keeps for each node.
-    ``memory``: the last outcome's, (rows, *any).
+    ``memory``: the last outcome's, (rows, *any). ``left`` (rows,): how many tokens the sequence still lacks, so that a
+    carry need not be drawn beyond its end.
     """
 
     value: Tensor
@@ -28,6 +29,7 @@ class Draft:
     parent: Tensor
     noise: Noise | None = None
     memory: Tensor | None = None
+    left: Tensor | None = None
 
     @staticmethod
     def chain(value: Tensor, law: Law) -> Draft:
@@ -36,8 +38,8 @@ class Draft:
     def __getitem__(self, rows: Tensor) -> Draft:
         """The drafts of the selected rows."""
         noise = None if self.noise is None else self.noise[rows]
-        memory = None if self.memory is None else self.memory[rows]
-        return Draft(self.value[rows], self.law[rows], self.parent, noise, memory)
+        memory, left = (None if part is None else part[rows] for part in (self.memory, self.left))
+        return Draft(self.value[rows], self.law[rows], self.parent, noise, memory, left)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +63,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a verifier says of itself: ``exact`` or not, at which ``level`` (``round`` or ``sequence``), what it
-    ``needs`` of the draft (``sampled``: drawn from its law, ``any``: any source) and on which ``laws``, its
-    ``reference``; for a lossy one, how it is lossy.
+    """What a verifier says of itself: ``exact`` or not, at which ``level`` (``round`` or ``sequence``; a defect that
+    one row alone cannot show, ``batch``), what it ``needs`` of the draft (``sampled``: drawn from its law, ``any``:
+    any source) and on which ``laws``, its ``reference``; for a lossy one, how it is lossy.
     """
 
     exact: bool
@@ -72,6 +74,22 @@ class Claim:
     needs: str = "sampled"
     laws: str = "any"
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Defect:
+    """What a planted defect is known for, beside its claim: the public ``bug``, in words.
+
+    ``bias_a`` and ``bias_b``: its exact bias on the reference pairs A and B (``verify.references.bias``, total
+    variation of one round, or of a decoded sequence where the claim is about sequences), with drafts of
+    ``draft_length`` nodes. ``caught_by``: the checks of ``verify.exact_checks`` that see it, all of them.
+    """
+
+    bug: str
+    bias_a: float
+    bias_b: float
+    caught_by: tuple[str, ...]
+    draft_length: int = 2
 
 
 @dataclass(frozen=True)

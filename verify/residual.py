@@ -25,16 +25,28 @@ def log_ratio(value: Tensor, target: Law, draft: Law) -> Tensor:
     return torch.where(torch.isneginf(top), top, top - draft.log_prob(value))
 
 
-def residual_law(target: Categorical, draft: Categorical) -> Categorical:
-    """The law proportional to (target - draft)+ on a finite vocabulary.
+def excess(target: Categorical, draft: Categorical, log_weight: Tensor | None = None) -> Tensor:
+    """(weight target - draft)+, token by token (*batch, V), divided by max(1, weight), so that the weight may be inf.
 
-    Formula: (p - q)+ / TV(p, q) (Leviathan et al. 2211.17192, eq. 2; Chen et al. 2302.01318). A row whose residual has
-    no mass is answered with the target's own law: exact arithmetic never reaches it, rounding of two normalised rows
-    reaches it with a probability of order 1e-16, and the target never emits a token it gives no mass.
+    ``log_weight`` (*batch) is the logarithm of the weight, and 0 where it is left out.
     """
-    excess = (target.probs - draft.probs).clamp(min=0)
-    empty = excess.sum(-1, keepdim=True) <= 0
-    return Categorical(torch.where(empty, target.probs, excess))
+    if log_weight is None:
+        return (target.probs - draft.probs).clamp(min=0)
+    log_weight = log_weight.unsqueeze(-1)
+    return (log_weight.clamp(max=0).exp() * target.probs - (-log_weight).clamp(max=0).exp() * draft.probs).clamp(min=0)
+
+
+def residual_law(target: Categorical, draft: Categorical, log_weight: Tensor | None = None) -> Categorical:
+    """The law proportional to (weight target - draft)+ on a finite vocabulary; the weight is 1 unless given.
+
+    Formula: (p - q)+ / TV(p, q) (Leviathan et al. 2211.17192, eq. 2; Chen et al. 2302.01318); with a weight, the
+    residual of a block (Sun et al. 2403.10444). A row whose residual has no mass is answered with the target's own
+    law: exact arithmetic never reaches it, rounding of two normalised rows reaches it with a probability of order
+    1e-16, and the target never emits a token it gives no mass.
+    """
+    over = excess(target, draft, log_weight)
+    empty = over.sum(-1, keepdim=True) <= 0
+    return Categorical(torch.where(empty, target.probs, over))
 
 
 def thin(target: Law, draft: Law, tape: Tape, site: str = "residual", cap: int = 100_000) -> Tensor:

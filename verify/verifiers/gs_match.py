@@ -9,7 +9,7 @@ import torch
 
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.jacobi import Jacobi, categorical, kept_noise
+from verify.jacobi import Jacobi, categorical, columns_left, kept_noise
 from verify.records import Claim, Draft, Outcome
 
 
@@ -30,11 +30,12 @@ class GsMatch(Jacobi):
         """Commit the winners up to the first that was not drafted. ``target`` has batch (rows, N + 1)."""
         target = categorical(target)
         noise = kept_noise(draft, target.probs.shape[-1], tape)
-        token, noise = noise.winner(target.probs, tape, "race")
-        match = token[:, :-1] == draft.value
+        ends = columns_left(draft)
+        wanted = torch.arange(target.batch_shape[1]) < ends
+        token, noise = noise.winner(target.probs, tape, "race", wanted)
+        match = (token[:, :-1] == draft.value) & wanted[:, :-1]
         kept = match.long().cumprod(1).bool()
         length = kept.sum(1) + 1
         log_accept = torch.where(match, 0.0, -torch.inf).double()  # the noise decides: nothing is left to chance
-        return Outcome(
-            token, length, kept, log_accept, self.slide(Draft(token, target, draft.parent, noise), length, tape)
-        )
+        new = Draft(token, target, draft.parent, noise)
+        return Outcome(token, length, kept, log_accept, self.slide(new, length, ends, tape))

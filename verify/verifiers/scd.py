@@ -7,10 +7,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from distributions.categorical import Categorical
+from distributions.law import trusted
 from distributions.tape import Tape
-from verify.jacobi import Jacobi, drawn
+from verify.jacobi import Jacobi, categorical, drawn
 from verify.records import Claim, Draft
 from verify.residual import residual_law
 
@@ -30,15 +32,15 @@ class Scd(Jacobi):
     claim: ClassVar[Claim] = Claim(exact=True, laws="categorical", reference="SCD 2510.24211, maximal coupling")
 
     def redraft(self, draft: Draft, target: Categorical, accept: Tensor, wanted: Tensor, tape: Tape) -> Draft:
-        nodes = accept.shape[1]
-        assert isinstance(draft.law, Categorical)
-        other = Categorical(torch.cat([residual_law(target[:, :nodes], draft.law).probs, target.probs[:, nodes:]], 1))
-        keep = torch.nn.functional.pad(accept, (0, 1))
+        nodes, keep = accept.shape[1], pad(accept, (0, 1))
+        coupled = torch.ones_like(keep)
         if self.strength < 1:
             chance = torch.full(keep.shape, self.strength, dtype=torch.float64)
             coupled = tape.coin("couple", torch.where(wanted, chance, 0.0))
-            other = Categorical(torch.where(coupled.unsqueeze(-1), other.probs, target.probs))
-            keep = keep & coupled
-        value = drawn(other, wanted & ~keep, tape, "redraft")
-        old = torch.nn.functional.pad(draft.value, (0, 1))
-        return Draft(torch.where(keep, old, value), target, draft.parent)
+        redraw = wanted & ~(keep & coupled)
+        residual = redraw[:, :nodes] & coupled[:, :nodes]
+        law = target.probs.clone()
+        law[:, :nodes][residual] = residual_law(target[:, :nodes][residual], categorical(draft.law)[residual]).probs
+        value = drawn(trusted(Categorical, probs=law), redraw, tape, "redraft")
+        old = pad(draft.value, (0, 1))
+        return Draft(torch.where(redraw, value, old), target, draft.parent)
