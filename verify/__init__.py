@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from verify.records import Verdict
 
 __version__ = "0.1.0"
-__all__ = ["Verdict", "assert_lossless", "check_decoder", "check_verifier"]
+__all__ = ["Verdict", "assert_lossless", "check_decoder", "check_identity", "check_verifier"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from verify import judge
 
         return getattr(judge, name)
+    if name == "check_identity":
+        from verify.identity import check_identity
+
+        return check_identity
     raise AttributeError(f"module 'verify' has no attribute {name!r}")
