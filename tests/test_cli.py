@@ -379,7 +379,8 @@ def test_list_names_the_scenarios_and_the_saboteurs(capsys: Any) -> None:
     from verify.scenarios import scenarios
     from verify.verifier import catalog
 
-    for flag, names in (("--scenarios", scenarios()), ("--saboteurs", catalog("saboteurs"))):
+    listed = {"--scenarios": scenarios(), "--saboteurs": catalog("saboteurs"), "--controls": catalog("controls")}
+    for flag, names in listed.items():
         assert main(["list", flag]) == 0
         assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(names)
 
@@ -399,6 +400,7 @@ def audited(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     folders = {
         "verifiers": {"good": _Kind(True), "smooth": _Kind(True, "gaussian")},
         "saboteurs": {"bad": _Kind(False)},
+        "controls": {},
     }
 
     def audit(verifiers: dict[str, Any], cases: Any, executor: Any, findings: Path) -> list[Verdict]:
@@ -417,7 +419,7 @@ def audited(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr("verify.verifier.catalog", lambda folder="verifiers": folders[folder])
     monkeypatch.setattr("verify.audit.audit", audit)
-    monkeypatch.setitem(sys.modules, "verify.upstream", types.SimpleNamespace(audit_transformers=upstream))
+    monkeypatch.setitem(sys.modules, "verify.upstream.transformers", types.SimpleNamespace(audit_transformers=upstream))
     return told
 
 

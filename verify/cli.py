@@ -67,10 +67,18 @@ def _parser() -> argparse.ArgumentParser:
     listed = listing.add_mutually_exclusive_group()
     listed.add_argument("--scenarios", action="store_true", help="list the pairs of models they are judged on instead")
     listed.add_argument("--saboteurs", action="store_true", help="list the planted defects instead")
+    listed.add_argument(
+        "--controls", action="store_true", help="list the lossless rules that were called lossy instead"
+    )
+    listed.add_argument("--upstream", action="store_true", help="list the adapters for other projects' code instead")
 
     check = command("check", commands.run_check, "judge a function: exit 0 lossless, 1 lossy, 2 inconclusive")
-    check.add_argument("subject", metavar="FILE.py::NAME", help="the function; NAME may be dotted")
-    check.add_argument("--space", choices=tuple(commands.OPTIONS), default="discrete", help="default: discrete")
+    judged = check.add_mutually_exclusive_group()
+    judged.add_argument("subject", nargs="?", metavar="FILE.py::NAME", help="the function; NAME may be dotted")
+    judged.add_argument("--upstream", metavar="NAME", help="or another project's; specproof list --upstream names them")
+    check.add_argument("--source", type=Path, metavar="PATH", help="upstream: its checkout, or the one file")
+    spaces = "default: discrete; upstream: decoder where there is one"
+    check.add_argument("--space", choices=tuple(commands.OPTIONS), help=spaces)
     check.add_argument("--vocab", type=int, metavar="N", help="discrete, decoder: size of the vocabulary (default: 3)")
     check.add_argument("--draft-length", type=int, metavar="N", help="discrete: tokens drafted a round (default: 2)")
     check.add_argument("--length", type=int, metavar="N", help="decoder: tokens decoded (default: 4)")

@@ -19,7 +19,7 @@ import verify
 from verify.errors import SubjectError
 
 if TYPE_CHECKING:
-    from verify.records import Verdict
+    from verify.records import Defect, Verdict
 
 STATUS = {"lossless": 0, "lossy": 1, "inconclusive": 2}
 OPTIONS = {
@@ -30,7 +30,12 @@ OPTIONS = {
 
 
 def run_list(options: argparse.Namespace) -> int:
-    """Print the catalogue, the scenarios or the saboteurs."""
+    """Print the catalogue, the scenarios, the saboteurs, the controls or the adapters."""
+    if options.upstream:
+        from verify.upstream import rows as adapters
+
+        _table(adapters())
+        return 0
     if options.scenarios:
         from verify.scenarios import scenarios
 
@@ -39,13 +44,28 @@ def run_list(options: argparse.Namespace) -> int:
         return 0
     from verify.verifier import catalog
 
-    claims = {name: kind.claim for name, kind in catalog("saboteurs" if options.saboteurs else "verifiers").items()}
+    if options.saboteurs:
+        _table([("name", "bias on A", "bias on B", "exact checks that see it", "reference"), *_defects()])
+        return 0
+    claims = {name: kind.claim for name, kind in catalog("controls" if options.controls else "verifiers").items()}
     rows = [
         (name, "exact" if claim.exact else "lossy", claim.level, claim.laws, claim.reference)
         for name, claim in claims.items()
     ]
     _table([("name", "claim", "level", "laws", "reference"), *rows])
     return 0
+
+
+def _defects() -> Iterator[tuple[str, ...]]:
+    """The planted defects; a file without a Defect has said nothing of its bias."""
+    from verify.verifier import catalog
+
+    for name, kind in catalog("saboteurs").items():
+        defect: Defect | None = getattr(kind, "defect", None)
+        sizes = (
+            (f"{defect.bias_a:.3g}", f"{defect.bias_b:.3g}", ", ".join(defect.caught_by)) if defect else ("", "", "")
+        )
+        yield name, *sizes, kind.claim.reference
 
 
 def _table(rows: Sequence[Sequence[object]]) -> None:
@@ -56,6 +76,14 @@ def _table(rows: Sequence[Sequence[object]]) -> None:
 
 def run_check(options: argparse.Namespace) -> int:
     """Judge one function; the status is the verdict's."""
+    if options.upstream:
+        from verify.upstream import spaces
+
+        options.space = options.space or spaces(options.upstream)[0]
+    elif options.source is not None or options.subject is None:
+        what = "--source needs" if options.source else "the following arguments are required: FILE.py::NAME or"
+        raise SubjectError(f"{what} --upstream NAME; specproof list --upstream lists the names")
+    options.space = options.space or "discrete"
     every = {name: getattr(options, name) for names in OPTIONS.values() for name in names}
     given = {name: value for name, value in every.items() if value is not None}
     for name in given:
@@ -71,7 +99,8 @@ def run_check(options: argparse.Namespace) -> int:
         from verify.report.provenance import provenance
         from verify.report.store import Results
 
-        words = ["specproof", "check", options.subject, "--space", options.space]
+        named = ["--upstream", options.upstream, "--source", str(options.source)] if options.upstream else []
+        words = ["specproof", "check", *(named or [options.subject]), "--space", options.space]
         for name, value in {**given, "budget": options.budget, "seed": options.seed}.items():
             words += ["--" + name.replace("_", "-"), str(value)]
         page = html_page(Results((verdict,), provenance(shlex.join(words), options.seed)))
@@ -84,9 +113,16 @@ def _judge(options: argparse.Namespace, arguments: dict[str, Any]) -> Verdict:
     from verify.judge import check_decoder, check_verifier
     from verify.loader import describe, load
 
+    notes: tuple[str, ...] = ()
     with _stdout_is_stderr():
         try:
-            function = load(options.subject)
+            if options.upstream:
+                from verify.upstream import loaded
+
+                function, head, name, notes = loaded(options.upstream, options.source, options.space)
+            else:
+                function, name = load(options.subject), options.subject
+                head = f"from verify.loader import load\nfn = load({options.subject!r})\n"
             if options.space == "decoder":
                 verdict = check_decoder(function, **arguments)
             else:
@@ -102,9 +138,8 @@ def _judge(options: argparse.Namespace, arguments: dict[str, Any]) -> Verdict:
             raise SubjectError(f"no verdict: {describe(error)}; SPECPROOF_DEBUG=1 shows where from") from error
     case = verdict.counterexample
     if case is not None and case.snippet:
-        head = f"from verify.loader import load\nfn = load({options.subject!r})\n"
         verdict = replace(verdict, counterexample=replace(case, snippet=head + case.snippet))
-    return replace(verdict, subject=options.subject)
+    return replace(verdict, subject=name, notes=(*verdict.notes, *notes))
 
 
 def _one_thread() -> None:
@@ -164,7 +199,7 @@ def _audited(findings: Path, skipped: list[str]) -> Iterator[Verdict]:
     findings.write_text("")
     cases = scenarios()
     with _workers() as executor:
-        for folder, prefix in (("verifiers", ""), ("saboteurs", "saboteurs/")):
+        for folder, prefix in (("verifiers", ""), ("saboteurs", "saboteurs/"), ("controls", "controls/")):
             for name, kind in catalog(folder).items():
                 if not finite(kind.claim):
                     skipped.append(
@@ -174,7 +209,7 @@ def _audited(findings: Path, skipped: list[str]) -> Iterator[Verdict]:
                 (verdict,) = audit({prefix + name: kind()}, cases, executor=executor, findings=findings)
                 yield replace(verdict, expected="lossless" if kind.claim.exact else "lossy")
     try:
-        from verify.upstream import audit_transformers
+        from verify.upstream.transformers import audit_transformers
 
         for verdict in audit_transformers():
             with findings.open("a", encoding="utf-8") as file:

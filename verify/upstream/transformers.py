@@ -93,7 +93,7 @@ def _runnable(verdict: Verdict, options: str) -> Verdict:
     case = verdict.counterexample
     if case is None:
         return verdict
-    head = f"from verify.upstream import adapted\nfn = adapted({options})\n"
+    head = f"from verify.upstream.transformers import adapted\nfn = adapted({options})\n"
     return replace(verdict, counterexample=replace(case, snippet=head + case.snippet))
 
 
@@ -121,7 +121,8 @@ def _greedy(name: str, seed: int) -> Verdict:
     case = replace(
         case,
         snippet=case.snippet.replace(
-            "from verify.problems import Problem, wide", "from verify.upstream import GreedyProblem as Problem"
+            "from verify.problems import Problem, wide",
+            "from verify.upstream.transformers import GreedyProblem as Problem",
         ),
     )
     verdict = Verdict(
