@@ -148,7 +148,7 @@ def _round_law(step: Round, contexts: Tensor, leaves_of: Leaves, min_mass: float
     rows = contexts.shape[0]
     parent = parents(step.verifier, draft_length)
     deep = int(depths(parent).max()) + 2
-    state = replace(_after(step, contexts), left=torch.full((rows,), deep))  # of later tokens nothing is asked
+    state = replace(_after(step, contexts), left=torch.zeros(rows, dtype=torch.long))  # no carry is asked for
     wanted = conditionals(target, state.target, rows, deep)
     vocab = wanted[0].shape[-1]
     emitted = [torch.zeros(rows, vocab**length, dtype=torch.float64) for length in range(1, deep + 1)]

@@ -21,7 +21,7 @@ class Draft:
     ``value`` (rows, N, *event); ``law`` with batch (rows, N); ``parent`` (N,): -1, 0, 1, ... for a chain, all -1 for
     siblings, anything for a tree. ``noise`` (rows, N): the exponentials that a Gumbel coupling keeps for each node.
     ``memory``: the last outcome's, (rows, *any). ``left`` (rows,): how many tokens the sequence still lacks, so that a
-    carry need not be drawn beyond its end.
+    carry need not be drawn beyond its end; 0 where this round is all that is asked for.
     """
 
     value: Tensor

@@ -1,4 +1,4 @@
-"""Every draft is kept."""
+"""Everything drafted is kept."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from distributions.law import Law
-from distributions.tape import Tape
-from verify.records import Claim, Draft, Outcome
-from verify.residual import conclude
+from distributions.categorical import Categorical
+from verify.planted import PlantedRejection
+from verify.records import Claim, Defect
 
 
 @dataclass(frozen=True)
-class AlwaysAccept:
-    """Keeps every drafted node: the uniform is zero, or no comparison is made. Emits the drafter; bias TV(p, q)."""
+class AlwaysAccept(PlantedRejection):
+    """Every node is kept: a token has the drafter's law, bias TV(p, q)."""
 
     claim: ClassVar[Claim] = Claim(
         exact=False,
@@ -23,8 +23,16 @@ class AlwaysAccept:
         reference="vllm-project/vllm-ascend #13730",
         note="uniforms replaced by 0.0",
     )
+    defect: ClassVar[Defect] = Defect(
+        bug=(
+            "a missing random generator was replaced by u = 0, and log u = -inf is below every ratio (#13730, "
+            "mended in #13766)"
+        ),
+        bias_a=0.6242318817864876,
+        bias_b=0.2555379147160364,
+        caught_by=("law", "first_token", "conditional", "support", "excess_acceptance", "sequence"),
+    )
 
-    def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
-        """The longest kept prefix and one token more. ``target`` has batch (rows, N + 1)."""
-        log_accept = torch.zeros(draft.value.shape[:2], dtype=torch.float64)
-        return conclude(draft, target, tape.coin("accept", log_accept.exp()), log_accept, tape)
+    def log_accept(self, value: Tensor, target: Categorical, draft: Categorical) -> Tensor:
+        """Zero everywhere."""
+        return torch.zeros(value.shape, dtype=torch.float64)

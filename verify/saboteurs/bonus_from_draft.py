@@ -8,27 +8,29 @@ from typing import ClassVar
 import torch
 
 from distributions.categorical import Categorical
-from distributions.law import Law
-from distributions.tape import Tape
-from verify.records import Claim, Draft, Outcome
-from verify.residual import conclude, log_ratio
+from verify.planted import PlantedRejection
+from verify.policies import finite
+from verify.records import Claim, Defect, Draft
 
 
 @dataclass(frozen=True)
-class BonusFromDraft:
+class BonusFromDraft(PlantedRejection):
     """Draws the bonus from the drafter's last row: seen only where every node is kept."""
 
     claim: ClassVar[Claim] = Claim(
         exact=False,
         laws="categorical",
-        reference="catalogue of mutants, M27",
+        reference="a mutant of Leviathan et al. 2211.17192, algorithm 1",
         note="the wrong model's logits for the bonus",
     )
+    defect: ClassVar[Defect] = Defect(
+        bug="the wrong model's logits for the bonus",
+        bias_a=0.07787425788748878,
+        bias_b=0.3587098577723054,
+        caught_by=("law", "conditional", "support", "sequence"),
+    )
 
-    def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
-        """The longest kept prefix and one token more. ``target`` has batch (rows, N + 1)."""
-        nodes = draft.value.shape[1]
-        log_accept = log_ratio(draft.value, target[:, :nodes], draft.law).clamp(max=0)
-        assert isinstance(target, Categorical) and isinstance(draft.law, Categorical)
-        target = Categorical(torch.cat([target.probs[:, :-1], draft.law.probs[:, -1:]], 1))
-        return conclude(draft, target, tape.coin("accept", log_accept.exp()), log_accept, tape)
+    def rows(self, draft: Draft, target: Categorical) -> tuple[Draft, Categorical]:
+        """The drafter's last law in the target's last row."""
+        prior = finite(draft.law)
+        return draft, Categorical(torch.cat([target.probs[:, :-1], prior.probs[:, -1:]], 1))

@@ -8,27 +8,27 @@ from typing import ClassVar
 import torch
 
 from distributions.categorical import Categorical
-from distributions.law import Law
-from distributions.tape import Tape
-from verify.records import Claim, Draft, Outcome
-from verify.residual import conclude, log_ratio
+from verify.planted import PlantedRejection
+from verify.records import Claim, Defect, Draft
 
 
 @dataclass(frozen=True)
-class BonusPreviousRow:
+class BonusPreviousRow(PlantedRejection):
     """Draws the bonus from the target's law of the last drafted position: seen only where every node is kept."""
 
     claim: ClassVar[Claim] = Claim(
         exact=False,
         laws="categorical",
-        reference="catalogue of mutants, M28",
+        reference="a mutant of Leviathan et al. 2211.17192, algorithm 1",
         note="an index off by one",
     )
+    defect: ClassVar[Defect] = Defect(
+        bug="the bonus row is off by one",
+        bias_a=0.0935579704466219,
+        bias_b=0.33772171481667856,
+        caught_by=("law", "conditional", "support", "sequence"),
+    )
 
-    def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
-        """The longest kept prefix and one token more. ``target`` has batch (rows, N + 1)."""
-        nodes = draft.value.shape[1]
-        log_accept = log_ratio(draft.value, target[:, :nodes], draft.law).clamp(max=0)
-        assert isinstance(target, Categorical)
-        target = Categorical(torch.cat([target.probs[:, :-1], target.probs[:, -2:-1]], 1))
-        return conclude(draft, target, tape.coin("accept", log_accept.exp()), log_accept, tape)
+    def rows(self, draft: Draft, target: Categorical) -> tuple[Draft, Categorical]:
+        """The last row but one twice."""
+        return draft, Categorical(torch.cat([target.probs[:, :-1], target.probs[:, -2:-1]], 1))

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from distributions.categorical import Categorical
-from distributions.law import Law
-from distributions.tape import Tape
-from verify.records import Claim, Draft, Outcome
-from verify.residual import conclude
+from verify.planted import PlantedRejection
+from verify.records import Claim, Defect
 
 
 @dataclass(frozen=True)
-class MatchArgmax:
+class MatchArgmax(PlantedRejection):
     """Keeps a node iff it is the most probable token of the target, and otherwise redraws from the target."""
 
     claim: ClassVar[Claim] = Claim(
@@ -24,15 +23,17 @@ class MatchArgmax:
         reference="sgl-project/sglang #39253",
         note="a fall-back to argmax on one platform",
     )
+    defect: ClassVar[Defect] = Defect(
+        bug="verification falls back to argmax on one platform while the temperature is positive (#39253)",
+        bias_a=0.028834450252862086,
+        bias_b=0.1683802481820228,
+        caught_by=("law", "first_token", "conditional", "sequence"),
+    )
 
-    def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
-        """The longest kept prefix and one token more. ``target`` has batch (rows, N + 1)."""
-        nodes = draft.value.shape[1]
-        rows = target[:, :nodes]
-        assert isinstance(rows, Categorical)
-        log_accept = torch.where(draft.value == rows.probs.argmax(-1), 0.0, -torch.inf).double()
+    def log_accept(self, value: Tensor, target: Categorical, draft: Categorical) -> Tensor:
+        """0 at the target's mode."""
+        return torch.where(value == target.probs.argmax(-1), 0.0, -torch.inf).double()
 
-        def replace(law: Law, other: Law, tape: Tape, site: str) -> torch.Tensor:
-            return law.sample(tape, site)
-
-        return conclude(draft, target, tape.coin("accept", log_accept.exp()), log_accept, tape, replace)
+    def weights(self, value: Tensor, target: Categorical, draft: Categorical) -> Tensor:
+        """The target itself."""
+        return target.probs

@@ -5,33 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+from torch import Tensor
 
 from distributions.categorical import Categorical
-from distributions.law import Law
-from distributions.tape import Tape
-from verify.records import Claim, Draft, Outcome
-from verify.residual import conclude, log_ratio
+from verify.planted import PlantedRejection
+from verify.records import Claim, Defect
 
 
 @dataclass(frozen=True)
-class ResidualAbsolute:
+class ResidualAbsolute(PlantedRejection):
     """Draws the replacement from |p - q|: a token has law (p + q) / 2, bias TV(p, q) / 2."""
 
     claim: ClassVar[Claim] = Claim(
         exact=False,
         laws="categorical",
-        reference="catalogue of mutants, M04",
+        reference="a mutant of Leviathan et al. 2211.17192, algorithm 1",
         note="abs() in place of clamp(min=0)",
     )
+    defect: ClassVar[Defect] = Defect(
+        bug="abs() in place of clamp(min=0)",
+        bias_a=0.293303734027769,
+        bias_b=0.1260550106251425,
+        caught_by=("law", "first_token", "conditional", "support", "excess_acceptance", "sequence"),
+    )
 
-    def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
-        """The longest kept prefix and one token more. ``target`` has batch (rows, N + 1)."""
-        nodes = draft.value.shape[1]
-        log_accept = log_ratio(draft.value, target[:, :nodes], draft.law).clamp(max=0)
-
-        def replace(law: Law, other: Law, tape: Tape, site: str) -> torch.Tensor:
-            assert isinstance(law, Categorical) and isinstance(other, Categorical)
-            return tape.categorical(site, (law.probs - other.probs).abs() + 1e-300)
-
-        return conclude(draft, target, tape.coin("accept", log_accept.exp()), log_accept, tape, replace)
+    def weights(self, value: Tensor, target: Categorical, draft: Categorical) -> Tensor:
+        """The absolute difference."""
+        return (target.probs - draft.probs).abs()

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+from torch import Tensor
 
 from distributions.categorical import Categorical
-from distributions.law import Law
-from distributions.tape import Tape
-from verify.records import Claim, Draft, Outcome
-from verify.residual import conclude, log_ratio
+from verify.planted import PlantedRejection
+from verify.records import Claim, Defect
 
 
 @dataclass(frozen=True)
-class ResidualFloor:
+class ResidualFloor(PlantedRejection):
     """Draws the replacement from max(p - q, 1e-5): bias about TV m / (TV + m) with m the mass of the floor."""
 
     claim: ClassVar[Claim] = Claim(
@@ -24,14 +22,16 @@ class ResidualFloor:
         reference="vllm-project/vllm #13933, caught in review",
         note="clamp(min=1e-5) in place of clamp(min=0)",
     )
+    defect: ClassVar[Defect] = Defect(
+        bug=(
+            "the residual was floored at 1e-5 to avoid a division by zero; over 150 000 tokens the floor "
+            "outweighs it (#13933)"
+        ),
+        bias_a=4.405114650530218e-05,
+        bias_b=0.0001359561289582666,
+        caught_by=("law", "first_token", "conditional", "support", "excess_acceptance", "sequence"),
+    )
 
-    def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
-        """The longest kept prefix and one token more. ``target`` has batch (rows, N + 1)."""
-        nodes = draft.value.shape[1]
-        log_accept = log_ratio(draft.value, target[:, :nodes], draft.law).clamp(max=0)
-
-        def replace(law: Law, other: Law, tape: Tape, site: str) -> torch.Tensor:
-            assert isinstance(law, Categorical) and isinstance(other, Categorical)
-            return tape.categorical(site, (law.probs - other.probs).clamp(min=1e-5))
-
-        return conclude(draft, target, tape.coin("accept", log_accept.exp()), log_accept, tape, replace)
+    def weights(self, value: Tensor, target: Categorical, draft: Categorical) -> Tensor:
+        """No less than 1e-5."""
+        return (target.probs - draft.probs).clamp(min=1e-5)

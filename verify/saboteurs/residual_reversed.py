@@ -5,33 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+from torch import Tensor
 
 from distributions.categorical import Categorical
-from distributions.law import Law
-from distributions.tape import Tape
-from verify.records import Claim, Draft, Outcome
-from verify.residual import conclude, log_ratio
+from verify.planted import PlantedRejection
+from verify.records import Claim, Defect
+from verify.residual import excess
 
 
 @dataclass(frozen=True)
-class ResidualReversed:
+class ResidualReversed(PlantedRejection):
     """Draws the replacement from (q - p)+: a token has exactly the drafter's law, bias TV(p, q)."""
 
     claim: ClassVar[Claim] = Claim(
         exact=False,
         laws="categorical",
-        reference="catalogue of mutants, M07",
+        reference="a mutant of Leviathan et al. 2211.17192, algorithm 1",
         note="operands exchanged",
     )
+    defect: ClassVar[Defect] = Defect(
+        bug="the operands of the residual are exchanged",
+        bias_a=0.586607468055538,
+        bias_b=0.2521100212502849,
+        caught_by=("law", "first_token", "conditional", "support", "excess_acceptance", "sequence"),
+    )
 
-    def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
-        """The longest kept prefix and one token more. ``target`` has batch (rows, N + 1)."""
-        nodes = draft.value.shape[1]
-        log_accept = log_ratio(draft.value, target[:, :nodes], draft.law).clamp(max=0)
-
-        def replace(law: Law, other: Law, tape: Tape, site: str) -> torch.Tensor:
-            assert isinstance(law, Categorical) and isinstance(other, Categorical)
-            return tape.categorical(site, (other.probs - law.probs).clamp(min=0) + 1e-300)
-
-        return conclude(draft, target, tape.coin("accept", log_accept.exp()), log_accept, tape, replace)
+    def weights(self, value: Tensor, target: Categorical, draft: Categorical) -> Tensor:
+        """(draft - target)+."""
+        return excess(draft, target)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+from torch import Tensor
 
 from distributions.categorical import Categorical
-from distributions.law import Law
-from distributions.tape import Tape
-from verify.records import Claim, Draft, Outcome
-from verify.residual import conclude, log_ratio
+from verify.planted import PlantedRejection
+from verify.records import Claim, Defect
+from verify.residual import excess
 
 
 @dataclass(frozen=True)
-class ResidualSoftmax:
+class ResidualSoftmax(PlantedRejection):
     """Draws the replacement from softmax((p - q)+), nearly uniform over the vocabulary."""
 
     claim: ClassVar[Claim] = Claim(
@@ -24,14 +23,13 @@ class ResidualSoftmax:
         reference="huggingface/transformers #27979, mended in #28508",
         note="softmax in place of a division by the sum",
     )
+    defect: ClassVar[Defect] = Defect(
+        bug="the residual was normalised by softmax, unseen because every draft was accepted as well (#27979)",
+        bias_a=0.2825803352970929,
+        bias_b=0.1457985712186058,
+        caught_by=("law", "first_token", "conditional", "support", "excess_acceptance", "sequence"),
+    )
 
-    def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
-        """The longest kept prefix and one token more. ``target`` has batch (rows, N + 1)."""
-        nodes = draft.value.shape[1]
-        log_accept = log_ratio(draft.value, target[:, :nodes], draft.law).clamp(max=0)
-
-        def replace(law: Law, other: Law, tape: Tape, site: str) -> torch.Tensor:
-            assert isinstance(law, Categorical) and isinstance(other, Categorical)
-            return tape.categorical(site, (law.probs - other.probs).clamp(min=0).softmax(-1))
-
-        return conclude(draft, target, tape.coin("accept", log_accept.exp()), log_accept, tape, replace)
+    def weights(self, value: Tensor, target: Categorical, draft: Categorical) -> Tensor:
+        """softmax((target - draft)+)."""
+        return excess(target, draft).softmax(-1)
