@@ -26,8 +26,8 @@ TOLERANCE = 1e-12
 """Total variation below which an enumerated law is the target's: rounding leaves some 1e-16 a node."""
 SEQUENCES = 125
 """A whole decoded sequence is enumerated as long as there are at most so many of them."""
-BATCH_LEAVES = 3_000
-"""How many runs a verifier is worth whose rows depend on one another, so that two contexts must be run together."""
+BATCH_VOCAB, BATCH_LEAVES = 2, 400
+"""The vocabulary and the runs that a verifier is worth whose rows depend on one another: two contexts run together."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ def examine(name: str, verifier: Verifier, scenario: Scenario) -> Case:
             rows = exact_rows(verifier, *pair, contexts, nodes)
             chain = exact_chain(*pair, verifier, nodes, length)
         except RowsDependent:
+            if scenario.vocab > BATCH_VOCAB:
+                raise EnumerationExploded("rows depend on one another; a batch is run at vocabulary 2") from None
             check, contexts = "enumeration of a batch", contexts[[0, -1]]
             rows = exact_batch(verifier, *pair, contexts, nodes, max_leaves=BATCH_LEAVES)
     except (NotEnumerable, EnumerationExploded) as error:
@@ -190,7 +192,7 @@ def _verdict(name: str, verifier: Verifier, cases: list[Case]) -> Verdict:
     findings = tuple(case.finding for case in cases)
     seconds = sum(case.seconds for case in cases)
     lossy = [case for case in known if case.example is not None]
-    notes = [f"{case.finding.scenario}: {case.finding.note}" for case in cases if not case.known]
+    notes = _unknown([case.finding for case in cases if not case.known])
     errors = [case.formula_error for case in known if case.formula_error is not None]
     if errors:
         notes.append(f"the closed form of the bias agrees with the enumeration to {max(errors):.1e} in every context")
@@ -213,6 +215,14 @@ def _verdict(name: str, verifier: Verifier, cases: list[Case]) -> Verdict:
         notes=tuple(notes),
         seconds=seconds,
     )
+
+
+def _unknown(findings: list[Finding]) -> list[str]:
+    """Why some scenarios are not known, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for finding in findings:
+        reasons.setdefault(finding.note, []).append(finding.scenario)
+    return [f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}: {note}" for note, names in reasons.items()]
 
 
 def _mean(values: list[float]) -> float | None:
