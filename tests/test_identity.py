@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from torch import Tensor
 
-from verify.identity import TOLERANCE, check_identity
-from verify.precision import chance, normalisation, unit
-from verify.production import CASES, logits, table, truncated
 from verify.studies.real_vocabulary import chi_square_power
+from verify.vocabulary.identity import TOLERANCE, check_identity
+from verify.vocabulary.precision import chance, normalisation, unit
+from verify.vocabulary.production import CASES, logits, table, truncated
 
 DTYPES = [torch.float32, torch.bfloat16]
 FULL = 151_936

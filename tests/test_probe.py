@@ -14,11 +14,11 @@ from torch import Tensor
 from verify.errors import SubjectError
 from verify.foreign.leaf import NotUnderstood
 from verify.foreign.wide import noise, weights_of
-from verify.precision import chance
-from verify.probe import _least, probe
 from verify.problems import Problem
-from verify.production import logits, table, truncated
 from verify.spaces.discrete import law_of
+from verify.vocabulary.precision import chance
+from verify.vocabulary.probe import _least, probe
+from verify.vocabulary.production import logits, table, truncated
 
 FULL = 151_936
 Fn = Callable[..., Any]

@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(judge, name)
     if name == "check_identity":
-        from verify.identity import check_identity
+        from verify.vocabulary.identity import check_identity
 
         return check_identity
     raise AttributeError(f"module 'verify' has no attribute {name!r}")

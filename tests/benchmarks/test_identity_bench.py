@@ -18,10 +18,10 @@ from torch import Tensor
 
 from tests.benchmarks.report import Section, Versus
 from verify.foreign.plain import seeded
-from verify.identity import Identity, check_identity
-from verify.probe import Probe, probe
-from verify.production import CASES, logits, table
 from verify.studies.real_vocabulary import DRAWS, chi_square_power
+from verify.vocabulary.identity import Identity, check_identity
+from verify.vocabulary.probe import Probe, probe
+from verify.vocabulary.production import CASES, logits, table
 
 SIZES = [32_000, 128_256, 151_936]
 RULES = ["correct, float32 arithmetic", "residual floor 1e-5", "residual + 1e-10", "bfloat16 coin, u < a"]

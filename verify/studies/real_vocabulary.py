@@ -8,9 +8,9 @@ import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
-from verify.identity import Identity
-from verify.production import CASES, logits
 from verify.study import Row, Study
+from verify.vocabulary.identity import Identity
+from verify.vocabulary.production import CASES, logits
 
 SIZES = {"quick": (32_000, 151_936), "thorough": (32_000, 50_257, 128_256, 151_936)}
 CONTEXTS = {"quick": 3, "thorough": 20}

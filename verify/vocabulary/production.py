@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from distributions.tape import GeneratorTape
-from verify.identity import Identity, check_identity
-from verify.precision import chance
+from verify.vocabulary.identity import Identity, check_identity
+from verify.vocabulary.precision import chance
 
 TOP = 50
 

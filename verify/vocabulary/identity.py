@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from verify.precision import Budget, misfit, normalisation, over_accepted, relative, slack, spacing, unit
 from verify.records import Counterexample, Verdict
-from verify.tables import Rule, applied, replacement, rows_of
+from verify.vocabulary.precision import Budget, misfit, normalisation, over_accepted, relative, slack, spacing, unit
+from verify.vocabulary.tables import Rule, applied, replacement, rows_of
 
 TOLERANCE = 1e-12  # what sums of float64 leave
 WORST = 8
@@ -135,7 +135,7 @@ def check_identity(
     replace, D <= sum d, wants p as replacement; (3) TV(o, p) is at most the arithmetic's budget and |1 - kappa| sum
     q a, the mass that moves between acceptance and replacement. With kappa = 1 and no rounding each of (1) sum (q a -
     p)+, (2) (1 - sum q a) TV(r, e/D) and (3) is at most TV(o, p), and they vanish together exactly where o = p. So
-    ``lower`` is the largest violation in the most favourable reading. Constants: ``verify.precision``.
+    ``lower`` is the largest violation in the most favourable reading. Constants: ``verify.vocabulary.precision``.
 
     Raises ValueError for tables or replacements that are no laws.
     """

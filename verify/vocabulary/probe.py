@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from distributions.tape import GeneratorTape
-from verify.answer import Answer, ask
 from verify.foreign.interpose import Room
 from verify.foreign.leaf import NotUnderstood
-from verify.identity import TOLERANCE, Identity, check_identity
-from verify.precision import HALF, relative, spacing
+from verify.vocabulary.answer import Answer, ask
+from verify.vocabulary.identity import TOLERANCE, Identity, check_identity
+from verify.vocabulary.precision import HALF, relative, spacing
 
 
 @dataclass(frozen=True, eq=False)
