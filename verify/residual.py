@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -49,18 +50,19 @@ def residual_law(target: Categorical, draft: Categorical, log_weight: Tensor | N
     return Categorical(torch.where(empty, target.probs, over))
 
 
-def thin(target: Law, draft: Law, tape: Tape, site: str = "residual", cap: int = 100_000) -> Tensor:
-    """One value for each row of the law proportional to (target - draft)+, by thinning draws of the target.
+def thin(target: Law, draft: Law, tape: Tape, site: str = "residual", cap: int = 100_000, share: float = 1.0) -> Tensor:
+    """One value for each row of the law proportional to (target - share draft)+, by thinning draws of the target.
 
-    Z ~ target is kept with probability (1 - draft(Z) / target(Z))+, and only unfinished rows draw again (lemma L8:
-    given a rejection 1 / TV draws on average; unconditionally one for each coin examined, with infinite variance as
-    TV -> 0). Both laws have batch (rows,). Raises ThinningCapped after ``cap`` draws in one row.
+    Z ~ target is kept with probability (1 - share draft(Z) / target(Z))+, and only unfinished rows draw again (lemma
+    L8: with the whole draft, given a rejection 1 / TV draws on average; unconditionally one for each coin examined,
+    with infinite variance as TV -> 0). Both laws have batch (rows,). Raises ThinningCapped after ``cap`` draws in one
+    row.
     """
     proposal = target.sample(tape, f"{site}.proposal")
     value = proposal.clone()
     left = torch.arange(value.shape[0], device=value.device)
     for _ in range(cap):
-        keep = -torch.expm1(-log_ratio(proposal, target[left], draft[left]).clamp(min=0))
+        keep = -torch.expm1((math.log(share) - log_ratio(proposal, target[left], draft[left])).clamp(max=0))
         kept = tape[left].coin(f"{site}.keep", keep)
         value[left[kept]] = proposal[kept]
         left = left[~kept]

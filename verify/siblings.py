@@ -29,9 +29,7 @@ def laws_of_siblings(name: str, draft: Draft, target: Law) -> tuple[Categorical,
     return target, draft.law
 
 
-def keep_first(
-    draft: Draft, target: Categorical, accept: Tensor, log_accept: Tensor, rest: Categorical, tape: Tape
-) -> Outcome:
+def keep_first(draft: Draft, target: Law, accept: Tensor, log_accept: Tensor, rest: Law, tape: Tape) -> Outcome:
     """Keep the first sibling whose coin succeeded and a bonus after it; where none did, draw one token of ``rest``.
 
     ``accept`` (rows, N) are the coins of all siblings in drawing order; those after the first head are ignored.

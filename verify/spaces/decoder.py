@@ -5,126 +5,33 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from distributions.tape import GeneratorTape
-from verify.checks.martingale import Departure, departures
-from verify.errors import SubjectError, name_of, raised
+from verify.checks import martingale
+from verify.departure import Departure
+from verify.errors import name_of, raised
+from verify.foreign.attempt import attempt
 from verify.foreign.interpose import Room
 from verify.foreign.leaf import NotUnderstood
 from verify.foreign.plain import seeded
 from verify.foreign.runs import exact_runs, time_limit
 from verify.progress import track
 from verify.records import Counterexample, Verdict
-from verify.spaces.discrete import EXACT, tokens_of, tolerance
+from verify.spaces.decoder_pairs import Pair, Tables, drafts_at_once, pairs
+from verify.spaces.problem_law import EXACT, tolerance
 from verify.spaces.sampled import ALPHA, Judgement, judge_samples
+
+__all__ = ["DecodedLaw", "Pair", "Tables", "decoded_law", "judge_decoder", "pairs"]
 
 SECONDS = {"quick": 30.0, "thorough": 300.0}
 DRAWS = {"quick": 1_000, "thorough": 10_000}
 LARGE_VOCAB, LARGE_LENGTH = 16, 12
 TELLING = ("random", "peaked", "zeros", "reversed")
-
-
-@dataclass(frozen=True, eq=False)
-class Tables:
-    """A model over prefixes of any length: a hash of the whole prefix chooses the row, so that no token can be lost.
-
-    ``rows`` (R, V). Called with a prefix it returns a fresh Tensor (V,). Raises SubjectError for what is no prefix.
-    """
-
-    rows: Tensor
-    vocab: int = field(init=False)
-    _each: tuple[Tensor, ...] = field(
-        init=False, repr=False
-    )  # rows made beforehand: called at every draft of every leaf
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "vocab", self.rows.shape[-1])
-        object.__setattr__(self, "_each", tuple(row.clone() for row in self.rows))
-
-    def __call__(self, prefix: Any) -> Tensor:
-        return self.law(self._tokens(prefix)).clone()
-
-    def _tokens(self, prefix: Any) -> tuple[int, ...]:
-        vocab = self.vocab
-        try:
-            tokens = tuple(int(token) for token in prefix)
-        except (TypeError, ValueError):
-            raise SubjectError(
-                f"the model was called with {type(prefix).__name__}; call it with a tuple of token ids"
-            ) from None
-        if any(not 0 <= token < vocab for token in tokens):
-            raise SubjectError(
-                f"the model was called with the prefix {tokens}, whose ids pass 0..{vocab - 1}; mend the prefix"
-            )
-        return tokens
-
-    def law(self, prefix: tuple[int, ...]) -> Tensor:
-        code = 0
-        for token in prefix:
-            code = (code * 1_000_003 + token + 1) % 2_147_483_647
-        return self._each[code % len(self._each)]
-
-    def sequences(self, length: int) -> dict[tuple[int, ...], float]:
-        """The exact law of sequences of this length."""
-        found: dict[tuple[int, ...], float] = {(): 1.0}
-        for _ in range(length):
-            found = {
-                (*prefix, token): mass * float(chance)
-                for prefix, mass in found.items()
-                for token, chance in enumerate(self.law(prefix))
-                if chance > 0
-            }
-        return found
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A drafter and a target to decode with."""
-
-    drafter: Tables
-    target: Tables
-    name: str
-    length: int
-
-    @property
-    def vocab(self) -> int:
-        return self.target.vocab
-
-    def call(self, fn: Callable[..., Any]) -> tuple[int, ...]:
-        tokens = tokens_of(fn(self.target, self.drafter, self.length), self.vocab, 10**6)
-        if len(tokens) != self.length:
-            raise SubjectError(
-                f"the function returned {len(tokens)} tokens and was asked for {self.length}; cut to length"
-            )
-        return tokens
-
-
-def pairs(vocab: int, length: int, seed: int = 0) -> list[Pair]:
-    """Pairs of one size, from harmless to hostile."""
-    tape = GeneratorTape(seed)
-    count = 2 * (vocab + 1) ** 2
-
-    def rows(power: float, zeros: float = 0.0) -> Tensor:
-        table = tape.race("rows", (count, vocab)) ** power * (tape.uniform("zero", (count, vocab)) >= zeros)
-        table[table.sum(-1) == 0, 0] = 1.0
-        return table / table.sum(-1, keepdim=True)
-
-    equal = rows(1.0)
-    kinds = {
-        "random": (rows(1.0), rows(1.0)),
-        "peaked": (rows(3.0), rows(3.0)),
-        "zeros": (rows(1.0, 0.4), rows(1.0, 0.4)),
-        "equal laws": (equal, equal),
-        "reversed": (equal.flip(-1), equal),
-        "point masses": (rows(1.0, 0.95), rows(1.0, 0.95)),
-        "ties": (torch.full((count, vocab), 1.0 / vocab, dtype=torch.float64), rows(0.0, 0.3)),
-    }
-    return [Pair(Tables(drafter), Tables(target), name, length) for name, (drafter, target) in kinds.items()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,28 +43,35 @@ class DecodedLaw:
     slack: float
     cut_short: bool
 
+    @cached_property
+    def vector(self) -> Tensor:
+        """The law (V**length,), the first token most significant."""
+        return self.pair.vector(self.law)
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """The target's law (V**length,)."""
+        return self.pair.vector(self.pair.target.sequences(self.pair.length))
+
     @property
     def bias(self) -> float:
         """Total variation from the target's law of sequences."""
-        truth = self.pair.target.sequences(self.pair.length)
-        return sum(abs(self.law.get(key, 0.0) - truth.get(key, 0.0)) for key in {*truth, *self.law}) / 2
+        return float((self.vector - self.truth).abs().sum() / 2)
 
-    def departure(self) -> tuple[tuple[int, ...], list[float], list[float]] | None:
-        """(prefix, law of the next token found, wanted) at the first position that departs, at its worst prefix."""
+    def departure(self) -> Departure | None:
+        """The first position that departs, at its worst prefix. What was drafted cannot be seen."""
         for position in range(self.pair.length):
-            reach: dict[tuple[int, ...], list[float]] = {}
+            reach: dict[tuple[int, ...], Tensor] = {}
             for tokens, mass in self.law.items():
-                reach.setdefault(tokens[:position], [0.0] * self.pair.vocab)[tokens[position]] += mass
-            worst: tuple[float, tuple[int, ...], list[float], list[float]] | None = None
-            for prefix, masses in reach.items():
-                total = sum(masses)
-                wanted = self.pair.target.law(prefix).tolist()
-                size = sum(abs(m - total * w) for m, w in zip(masses, wanted, strict=True)) / 2
-                if size > max(2 * self.slack, 1e-9) and (worst is None or size > worst[0]):
-                    worst = (size, prefix, [m / total for m in masses], wanted)
-            if worst is not None:
-                return worst[1:]
+                reach.setdefault(tokens[:position], torch.zeros(self.pair.vocab).double())[tokens[position]] += mass
+            worst = max(reach, key=lambda prefix: self._departs(prefix, reach[prefix]))
+            if self._departs(worst, reach[worst]) > max(2 * self.slack, 1e-9):
+                return Departure(worst, reach[worst] / reach[worst].sum(), self.pair.target.law(worst))
         return None
+
+    def _departs(self, prefix: tuple[int, ...], masses: Tensor) -> float:
+        """By how much the masses of the next token differ from the target's after a prefix."""
+        return float((masses - masses.sum() * self.pair.target.law(prefix)).abs().sum() / 2)
 
 
 def decoded_law(
@@ -183,8 +97,9 @@ def judge_decoder(
     """
     started = time.monotonic()
     try:
-        laws, precisions = _laws(fn, vocab, length, budget, seed)
-        verdict = _exact_verdict(laws, tolerance(precisions | {torch.float64}) * length, (vocab, length), seed)
+        laws, room = attempt(fn, lambda room: _laws(room, fn, vocab, length, budget, seed))
+        allowed = tolerance(room.precisions | {torch.float64}) * length
+        verdict = _exact_verdict(fn, laws, allowed, (vocab, length), seed)
         if verdict.status != "lossy":
             verdict = _at_size(
                 verdict, judge_samples(_Sampled(fn, LARGE_VOCAB, LARGE_LENGTH, seed + 5), DRAWS[budget], seed)
@@ -194,7 +109,9 @@ def judge_decoder(
     return replace(verdict, subject=name_of(fn), seconds=time.monotonic() - started)
 
 
-def _exact_verdict(laws: list[DecodedLaw], allowed: float, asked: tuple[int, int], seed: int) -> Verdict:
+def _exact_verdict(
+    fn: Callable[..., Any], laws: list[DecodedLaw], allowed: float, asked: tuple[int, int], seed: int
+) -> Verdict:
     full = [item for item in laws if item.slack <= EXACT]
     cut = [item for item in laws if item.slack > EXACT]
     notes = ["uniforms of float32 and float64 count as continuous"]
@@ -219,13 +136,23 @@ def _exact_verdict(laws: list[DecodedLaw], allowed: float, asked: tuple[int, int
         ends, evidence = (worst.bias, worst.bias), "exact"
         if worst.slack > EXACT:
             ends, evidence = (worst.bias - worst.slack, min(1.0, worst.bias + worst.slack)), "enumeration"
-        return Verdict("lossy", *ends, evidence=evidence, counterexample=_counterexample(case, seed), **common)
+        common.update(counterexample=_counterexample(case, seed), diagnosis=_diagnosis(fn, full, allowed, seed))
+        return Verdict("lossy", *ends, evidence=evidence, **common)
     if cut and not any((item.pair.vocab, item.pair.length) == asked for item in full):
         upper = max(min(1.0, item.bias + item.slack) for item in cut)
         needs = f"vocab {asked[0]} and length {asked[1]} take longer than the budget; use less, or budget='thorough'"
         return Verdict("inconclusive", 0.0, upper, evidence="enumeration", needs=needs, **common)
     bias = max(item.bias for item in full)
     return Verdict("lossless", bias, bias, evidence="exact", **common)
+
+
+def _diagnosis(fn: Callable[..., Any], laws: list[DecodedLaw], allowed: float, seed: int) -> str:
+    """The known defect that has these laws."""
+    from verify.diagnosis import diagnose_decoder  # only a wrong law pays for loading it
+
+    with seeded(seed), time_limit():
+        heard = max((drafts_at_once(fn, law.pair) for law in laws), default=0)
+    return diagnose_decoder(laws, allowed, heard)
 
 
 def _at_size(verdict: Verdict, judgement: Judgement) -> Verdict:
@@ -249,36 +176,24 @@ def _at_size(verdict: Verdict, judgement: Judgement) -> Verdict:
     )
 
 
-def _laws(
-    fn: Callable[..., Any], vocab: int, length: int, budget: str, seed: int
-) -> tuple[list[DecodedLaw], set[torch.dtype]]:
-    deadline = Room.now() + SECONDS[budget]
+def _laws(room: Room, fn: Callable[..., Any], vocab: int, length: int, budget: str, seed: int) -> list[DecodedLaw]:
+    """The laws on pairs of all sizes, small ones first, until one of these shows a bias or the time is over."""
+    deadline = room.now() + SECONDS[budget]
     sizes = sorted(
         {(2, min(2, length)), (2, min(3, length)), (vocab, min(2, length)), (vocab, length)}, key=lambda s: s[0] ** s[1]
     )
     work = [pair for size in sizes for pair in pairs(*size, seed)]
     if budget == "quick":  # the largest size takes almost all of the time: its four most telling pairs
         work = [pair for pair in work if (pair.vocab, pair.length) != (vocab, length) or pair.name in TELLING]
-    for shim in (False, True):
-        try:
-            laws: list[DecodedLaw] = []
-            with Room(fn, shim_float=shim) as room:
-                for place, pair in enumerate(track(work, label="enumerating")):
-                    # What is left of the time, shared evenly, but never so little that nothing at all is seen.
-                    now = room.now()
-                    size = (pair.vocab, pair.length)
-                    if any(law.bias > 1e-3 + law.slack and (law.pair.vocab, law.pair.length) != size for law in laws):
-                        break  # a smaller size shows it already
-                    laws.append(
-                        decoded_law(fn, pair, room, now + max(0.5, (deadline - now) * 2 / (len(work) - place + 1)))
-                    )
-            if room.escapes:
-                raise NotUnderstood("; ".join(dict.fromkeys(room.escapes)))
-            return laws, room.precisions
-        except NotUnderstood as reason:
-            if shim or "plain float" not in str(reason):
-                raise
-    raise AssertionError("unreachable")
+    laws: list[DecodedLaw] = []
+    for place, pair in enumerate(track(work, label="enumerating")):
+        # What is left of the time, shared evenly, but never so little that nothing at all is seen.
+        now = room.now()
+        size = (pair.vocab, pair.length)
+        if size == (vocab, length) and any(law.bias > 1e-3 + law.slack for law in laws if law.pair.length < length):
+            break  # a smaller size shows it already
+        laws.append(decoded_law(fn, pair, room, now + max(0.5, (deadline - now) * 2 / (len(work) - place + 1))))
+    return laws
 
 
 @dataclass(frozen=True)
@@ -306,9 +221,9 @@ class _Sampled:
                     raise raised(error, f"a pair of vocabulary {self.vocab}, length {self.length}") from error
         return found
 
-    def departures(self, emitted: list[tuple[int, ...]]) -> list[Departure]:
+    def departures(self, emitted: list[tuple[int, ...]]) -> list[martingale.Departure]:
         pair = self.pair
-        return departures(emitted, pair.target.law, pair.drafter.law, self.vocab)
+        return martingale.departures(emitted, pair.target.law, pair.drafter.law, self.vocab)
 
 
 def _sampled(fn: Callable[..., Any], vocab: int, length: int, reason: str, budget: str, seed: int) -> Verdict:
@@ -328,19 +243,14 @@ def _sampled(fn: Callable[..., Any], vocab: int, length: int, reason: str, budge
 
 
 def _counterexample(case: DecodedLaw, seed: int) -> Counterexample:
-    departed = case.departure()
-    pair, where, found, wanted = case.pair, "", {}, {}
-    if departed is not None:
-        prefix, law, truth = departed
-        context = f"after {list(prefix)}" if prefix else "at the start"
-        show = [[float(f"{value:.6g}") for value in one] for one in (law, truth)]
-        where = f"the law at position {len(prefix) + 1} {context} is {show[0]}, the target's {show[1]}"
-        found = {str(token): mass for token, mass in enumerate(law)}
-        wanted = {str(token): mass for token, mass in enumerate(truth)}
+    departed, pair = case.departure(), case.pair
     place = [item.name for item in pairs(2, 2)].index(pair.name)
     snippet = (
         "from verify.foreign.interpose import Room\nfrom verify.spaces.decoder import decoded_law, pairs\n"
         f"pair = pairs({pair.vocab}, {pair.length}, {seed})[{place}]  # {pair.name}\n"
-        f"with Room(fn) as room:\n    print(decoded_law(fn, pair, room).bias)  # {case.bias:.6g}"
+        f"with Room(fn) as room:\n    law = decoded_law(fn, pair, room)\nprint(law.bias)  # {case.bias:.6g}"
     )
-    return Counterexample(case.bias, snippet, where, {"vocab": pair.vocab, "length": pair.length}, found, wanted)
+    sizes = {"vocab": pair.vocab, "length": pair.length}
+    if departed is None:
+        return Counterexample(case.bias, snippet, "", sizes)
+    return Counterexample(case.bias, snippet, str(departed), sizes, *departed.masses())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +14,9 @@ from distributions.law import Law
 from distributions.tape import Tape
 from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude, excess, log_ratio, residual_law
+
+Mass = Callable[[Any, Any, Tensor], Tensor]
+Rest = Callable[[Any, Any, Tensor], Law]
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,20 @@ def log_any(chance: Tensor) -> Tensor:
     return torch.log(-torch.expm1(torch.log1p(-chance).sum(-1)))
 
 
-def keep_longest(draft: Draft, target: Categorical, log_weight: Tensor, tape: Tape) -> Outcome:
-    """Toss the coins of all prefixes, given the ``log_weight`` (rows, N + 1) of each, and conclude at the longest."""
+def _mass(target: Categorical, draft: Categorical, log_weight: Tensor) -> Tensor:
+    return excess(target, draft, log_weight).sum(-1)
+
+
+def keep_longest(
+    draft: Draft, target: Law, log_weight: Tensor, tape: Tape, mass_of: Mass = _mass, rest: Rest = residual_law
+) -> Outcome:
+    """Toss the coins of all prefixes, given the ``log_weight`` (rows, N + 1) of each, and conclude at the longest.
+
+    ``mass_of`` and ``rest``, of target, draft and log weight: S, and the law proportional to (w target - draft)+.
+    """
     nodes = draft.value.shape[1]
-    draft_law: Any = draft.law
     inner = log_weight[:, 1:nodes]
-    mass = excess(target[:, 1:nodes], draft_law[:, 1:], inner).sum(-1)
+    mass = mass_of(target[:, 1:nodes], draft.law[:, 1:], inner)
     chance = torch.cat([stop_chance(inner, mass), log_weight[:, nodes:].clamp(max=0).exp()], 1)
     kept = tape.coin("accept", chance).flip(1).cummax(1).values.flip(1)
     reach = torch.stack([log_any(chance[:, node:]) for node in range(nodes)], 1)
@@ -88,6 +100,7 @@ def keep_longest(draft: Draft, target: Categorical, log_weight: Tensor, tape: Ta
     weight = log_weight[short, count[short]]
 
     def replace(law: Any, prior: Any, some: Tape, site: str) -> Tensor:
-        return residual_law(law, prior, weight).sample(some, site)
+        sampled: Tensor = rest(law, prior, weight).sample(some, site)
+        return sampled
 
     return conclude(draft, target, kept, log_accept, tape, replace)
