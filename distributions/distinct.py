@@ -11,8 +11,8 @@ ODD = 0x9E3779B97F4A7C15 - 2**64  # 2**64 / golden ratio
 def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
     """One member (K,) of each group of equal rows of ``rows`` (M, L), float64, and the group (M,) of every row.
 
-    Rows are sorted by a 64-bit hash of their bits, a polynomial in ``ODD``, which is many times quicker than sorting the
-    rows themselves; then every row is compared with its group's member, so that a collision costs time and no more.
+    Rows are sorted by a 64-bit hash of their bits, a polynomial in ``ODD``, which is many times quicker than sorting
+    the rows themselves; then each is compared with its group's member, so that a collision costs time and no more.
     """
     bits = rows.contiguous().view(torch.int64)
     key = torch.zeros(len(rows), dtype=torch.long)

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from distributions.distinct import distinct
+
 
 class Categoricals(Protocol):
     """The part of a tape that an enumerated race needs."""
@@ -43,6 +45,10 @@ class Noise(Protocol):
         ...
 
     def __getitem__(self, index: Any) -> Noise: ...
+
+    def put(self, mask: Tensor, other: Noise) -> Noise:
+        """This noise, with ``other`` (M, V), in order, at the M places where ``mask`` (*batch) is True."""
+        ...
 
     def join(self, others: Sequence[Noise], dim: int) -> Noise:
         """This noise and others of its kind, laid end to end along a batch axis."""
@@ -79,6 +85,9 @@ class Exponentials:
     def __getitem__(self, index: Any) -> Exponentials:
         return Exponentials(self.value[index])
 
+    def put(self, mask: Tensor, other: Noise) -> Exponentials:
+        return Exponentials(self.value.index_put((mask,), other.key()))
+
     def join(self, others: Sequence[Noise], dim: int) -> Exponentials:
         return Exponentials(torch.cat([self.value, *(other.key() for other in others)], dim))
 
@@ -106,12 +115,14 @@ class Zones:
         mine = torch.ones(probs.shape[:-1], dtype=torch.bool) if wanted is None else wanted
         masses = torch.zeros(probs.shape, dtype=torch.float64)
         masses[..., 0] = 1.0
-        zones = self.bound[mine].unsqueeze(-3).expand(-1, vocab, -1, -1)
-        token = torch.arange(vocab).expand(zones.shape[:2])
-        laws = probs[mine].double().unsqueeze(-2).expand(-1, vocab, -1)
-        if len(zones):
-            wins = _won(zones, token, laws)
-            masses[mine] = torch.where(probs[mine] > 0, mass(wins), 0.0)
+        known = torch.cat([self.key()[mine], probs[mine].double()], -1)
+        if len(known):
+            one, group = distinct(known)
+            zones, laws = self.bound[mine][one], probs[mine][one].double()
+            wins = _won(zones.unsqueeze(1).expand(-1, vocab, -1, -1), *_each(laws))
+            found = torch.where(laws > 0, mass(wins), 0.0)
+            empty = found.sum(-1, keepdim=True) <= 0  # a zone that exists by rounding only, of mass 1e-16 or less
+            masses[mine] = torch.where(empty, laws, found)[group]
         first = tape.categorical(site, masses)
         bound = self.bound.clone()
         bound[mine] = _won(self.bound[mine], first[mine], probs[mine].double())
@@ -126,10 +137,19 @@ class Zones:
     def __getitem__(self, index: Any) -> Zones:
         return Zones(self.bound[index])
 
+    def put(self, mask: Tensor, other: Noise) -> Zones:
+        return Zones(self.bound.index_put((mask,), other.key().reshape(-1, *self.bound.shape[-2:])))
+
     def join(self, others: Sequence[Noise], dim: int) -> Zones:
         shape = self.bound.shape[-2:]
         parts = [other.key() for other in others]
         return Zones(torch.cat([self.bound, *(part.reshape(*part.shape[:-1], *shape) for part in parts)], dim))
+
+
+def _each(laws: Tensor) -> tuple[Tensor, Tensor]:
+    """Every token (M, V) as a winner, and its law (M, V, V)."""
+    vocab = laws.shape[-1]
+    return torch.arange(vocab).expand(len(laws), -1), laws.unsqueeze(1).expand(-1, vocab, -1)
 
 
 def _is(value: Tensor, vocab: int) -> Tensor:
@@ -147,13 +167,53 @@ def _won(bound: Tensor, winner: Tensor, probs: Tensor) -> Tensor:
 def mass(bound: Tensor) -> Tensor:
     """The probability (*batch) that independent exponentials obey E_k >= bound[i, k] E_i for all i and k.
 
+    One winner i so far: 1 / sum_k bound[i, k]. Two: an integral over the ratio of their exponentials. More: a volume.
+    """
+    vocab = bound.shape[-1]
+    zones = bound.reshape(-1, vocab, vocab)
+    one, group = distinct(zones.flatten(1))
+    zones = zones[one]
+    known = (zones * (1 - torch.eye(vocab, dtype=torch.float64)) > 0).any(-1)  # the rows that say something
+    winners = known.sum(-1)
+    first, last = known.int().argmax(-1), vocab - 1 - known.int().flip(-1).argmax(-1)
+    row = torch.arange(len(zones))
+    total = 1 / zones[row, first].sum(-1)
+    two, more = winners == 2, winners > 2
+    total[two] = _between(zones[two], first[two], last[two])
+    total[more] = _volume(zones[more])
+    return torch.where(winners > 0, total, 1.0)[group].reshape(bound.shape[:-2])
+
+
+def _between(zones: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """The mass (M,) of zones that bound E_k >= max(a_k E_i, b_k E_j), for a and b their rows ``i`` and ``j``.
+
+    Formula: with r = E_j / E_i from a_j to 1 / b_i, the integral of dr / (1 + r + sum_k max(a_k, b_k r))^2, whose
+    denominator is (c + d r)^2 between the breakpoints a_k / b_k: each piece is (v - u) / ((c + d u) (c + d v)).
+    """
+    row = torch.arange(len(zones))
+    low, high = zones[row, i].clone(), zones[row, j].clone()  # a and b
+    least, most = low[row, j].unsqueeze(-1), 1 / high[row, i].unsqueeze(-1)
+    low[row, j], high[row, i] = 0.0, 0.0  # E_j itself is r, and E_i is 1
+    breaks = torch.where(high > 0, low / torch.where(high > 0, high, 1.0), torch.inf)
+    ends = torch.cat([least, torch.maximum(torch.minimum(breaks, most), least).sort(-1).values, most], -1)
+    start, stop = ends[:, :-1].unsqueeze(-1), ends[:, 1:].unsqueeze(-1)
+    flat = breaks.unsqueeze(1) >= stop  # here a_k is the larger of the two
+    some = (low.unsqueeze(1) * flat).sum(-1)
+    slope = (high.unsqueeze(1) * ~flat).sum(-1)
+    start, stop = start.squeeze(-1), stop.squeeze(-1)
+    piece = (1 - start / stop) / ((some + slope * start) * (some / stop + slope))
+    wide = most > least * (1 + 1e-15)  # where they meet but for rounding, one token has won twice
+    return torch.where((stop > start) & wide, piece, 0.0).sum(-1)
+
+
+def _volume(zones: Tensor) -> Tensor:
+    """The mass (M,) of any zones (M, V, V), as a volume.
+
     The simplex {E >= 0, sum E = 1} is cut by one bound after the other. A simplex with corners on both sides is split
     on an edge between them, at the point where the bound is met; its volume splits in the ratio of the edge's parts,
     and the halves are split again until no simplex is on both sides. What is on the wrong side is dropped.
     """
-    vocab = bound.shape[-1]
-    zones, which = torch.unique(bound.reshape(-1, vocab * vocab), dim=0, return_inverse=True)
-    zones = zones.reshape(-1, vocab, vocab)
+    vocab = zones.shape[-1]
     corner = torch.eye(vocab, dtype=torch.float64).repeat(len(zones), 1, 1)
     volume = torch.ones(len(zones), dtype=torch.float64)
     owner = torch.arange(len(zones))
@@ -161,8 +221,7 @@ def mass(bound: Tensor) -> Tensor:
         for k in range(vocab):
             if i != k and bool((zones[:, i, k] > 0).any()):
                 corner, volume, owner = _cut(corner, volume, owner, zones[:, i, k], i, k)
-    total = torch.zeros(len(zones), dtype=torch.float64).index_add(0, owner, volume)
-    return total[which].reshape(bound.shape[:-2])
+    return torch.zeros(len(zones), dtype=torch.float64).index_add(0, owner, volume)
 
 
 def _cut(

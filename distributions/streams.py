@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.special import ndtri
 
-from distributions.tape import _Derived
+from distributions.tape import _Derived, earlier
 
 GOLDEN = -7046029254386353131  # 2**64 / golden ratio, as int64
 FACTORS = ((30, -4658895280553007687), (27, -7723592293110705685), (31, None))
@@ -23,7 +23,8 @@ class StreamTape(_Derived):
 
     Counter-based: splitmix64 (Steele, Lea and Flood, OOPSLA 2014) of the four numbers. A row that is alone, or beside
     others, or ahead of them in rounds, draws the same; so a decoder run at another batch size or window meets the same
-    noise, position by position. Raises ValueError where a draw's rows are not the tape's.
+    noise, position by position. A row that is named twice in ``tape[rows]`` draws twice, in order. Raises ValueError
+    where a draw's rows are not the tape's.
     """
 
     seed: int
@@ -41,7 +42,7 @@ class StreamTape(_Derived):
         size, most = math.prod(shape[1:]), int(self.rows.max()) + 1 if len(self.rows) else 0
         drawn = self._drawn.get(site, torch.zeros(0, dtype=torch.long))
         drawn = torch.nn.functional.pad(drawn, (0, max(0, most - len(drawn))))
-        count = drawn[self.rows].unsqueeze(-1) + torch.arange(size)
+        count = (drawn[self.rows] + size * earlier(self.rows)).unsqueeze(-1) + torch.arange(size)
         self._drawn[site] = drawn.index_add(0, self.rows, torch.full_like(self.rows, size))
         name = int.from_bytes(hashlib.blake2b(site.encode(), digest_size=8).digest(), "little", signed=True)
         key = _mixed(_mixed(torch.tensor(self.seed) + name) + self.rows * GOLDEN)
@@ -50,7 +51,7 @@ class StreamTape(_Derived):
         return draws.reshape(tuple(shape))
 
     def normal(self, site: str, shape: Sequence[int]) -> Tensor:
-        value: Tensor = ndtri(self.uniform(site, shape) + 2.0**-54)
+        value: Tensor = ndtri((self.uniform(site, shape) + 2.0**-54).clamp(max=1 - 2.0**-53))  # never 0 or 1
         return value
 
     def __getitem__(self, rows: Tensor) -> StreamTape:

@@ -67,6 +67,12 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     return torch.minimum(index, last)
 
 
+def earlier(rows: Tensor) -> Tensor:
+    """How often each row of a selection (M,) was named before in it."""
+    ordered, order = rows.sort(stable=True)
+    return torch.empty_like(rows).index_put((order,), torch.arange(len(rows)) - torch.searchsorted(ordered, ordered))
+
+
 class _Derived:
     """Coin, categorical and race as functions of ``uniform``; so a recorded tape replayed elsewhere is a coupling."""
 
@@ -227,21 +233,15 @@ class EnumerationTape:
         return Zones.free(shape)
 
     def coin(self, site: str, prob: Tensor) -> Tensor:
-        return self._coin(site, prob, torch.arange(self.history.shape[0]))
+        return self[torch.arange(self.history.shape[0])].coin(site, prob)
 
     def categorical(self, site: str, probs: Tensor) -> Tensor:
-        return self._categorical(site, probs, torch.arange(self.history.shape[0]))
+        return self[torch.arange(self.history.shape[0])].categorical(site, probs)
 
     def __getitem__(self, rows: Tensor) -> _EnumeratedRows:
         return _EnumeratedRows(self, torch.arange(self.history.shape[0])[rows])
 
-    def _coin(self, site: str, prob: Tensor, rows: Tensor) -> Tensor:
-        prob = prob.double().clamp(0.0, 1.0)
-        return self._categorical(site, torch.stack((1.0 - prob, prob), -1), rows).bool()
-
     def _categorical(self, site: str, probs: Tensor, rows: Tensor) -> Tensor:
-        if probs.shape[0] != len(rows):
-            raise ValueError(f"site {site!r} draws {probs.shape[0]} rows on a tape of {len(rows)}; pass tape[rows]")
         probs = probs.double()
         total = probs.sum(-1, keepdim=True)
         if not bool(((total > 0) & torch.isfinite(total)).all()) or bool((probs < 0).any()):
@@ -314,10 +314,18 @@ class _EnumeratedRows:
         return self.whole.noise(site, shape)
 
     def coin(self, site: str, prob: Tensor) -> Tensor:
-        return self.whole._coin(site, prob, self.rows)
+        prob = prob.double().clamp(0.0, 1.0)
+        return self.categorical(site, torch.stack((1.0 - prob, prob), -1)).bool()
 
     def categorical(self, site: str, probs: Tensor) -> Tensor:
-        return self.whole._categorical(site, probs, self.rows)
+        if probs.shape[0] != len(self.rows):
+            raise ValueError(f"site {site!r} draws {probs.shape[0]} rows on a tape of {len(self.rows)}; pass tape[rows]")
+        turn = earlier(self.rows)  # a row that is named twice draws twice
+        answer = torch.zeros(probs.shape[:-1], dtype=torch.long)
+        for now in range(int(turn.max()) + 1 if len(turn) else 0):
+            mine = turn == now
+            answer[mine] = self.whole._categorical(site, probs[mine], self.rows[mine])
+        return answer
 
     def __getitem__(self, rows: Tensor) -> _EnumeratedRows:
         return _EnumeratedRows(self.whole, self.rows[rows])

@@ -19,14 +19,16 @@ from dataclasses import replace as changed
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot, pad
 
 from distributions.categorical import Categorical
-from distributions.law import Law
+from distributions.law import Law, trusted
 from distributions.noise import Noise
 from distributions.tape import Tape
 from verify.records import Draft, Outcome
 from verify.residual import log_ratio, residual_law
 
+Index = tuple[Tensor, Tensor]
 ENTRIES = ("uniform", "random", "repeat")
 
 
@@ -36,8 +38,8 @@ class Jacobi:
 
     ``entry``: how a column enters the window: drawn from the ``uniform`` law and labelled with it; drawn uniformly at
     ``random`` or a ``repeat`` of its left neighbour, both labelled with the point mass at what was drawn. All three are
-    exact; the uniform label is accepted more often. Raises ValueError for another name, TypeError on laws that are not
-    Categorical.
+    exact; the uniform label is accepted more often. The window shrinks where the sequence ends. Raises ValueError for
+    another name, TypeError on laws that are not Categorical.
     """
 
     entry: str = "uniform"
@@ -50,12 +52,16 @@ class Jacobi:
     def accept(self, draft: Draft, target: Categorical, tape: Tape) -> tuple[Tensor, Tensor]:
         """The coins (rows, N) of all drafts, and their log-probabilities."""
         log_accept = log_ratio(draft.value, target, draft.law).clamp(max=0)
+        log_accept = log_accept.masked_fill(~tested(draft, target.batch_shape[1]), -torch.inf)
         return tape.coin("accept", log_accept.exp()), log_accept
 
-    def replacement(self, target: Categorical, draft: Draft, node: Tensor, tape: Tape) -> Tensor:
-        """The token (rows,) in place of the first rejected draft, at ``node`` (rows,)."""
-        rows = torch.arange(len(node))
-        return residual_law(target[rows, node], categorical(draft.law)[rows, node]).sample(tape, "residual")
+    def replacement(self, draft: Draft, target: Categorical, at: Index, tape: Tape) -> Tensor:
+        """The tokens (M,) in place of the first rejected drafts, ``at`` these rows and nodes; ``tape`` is of M rows."""
+        return residual_law(target[at], categorical(draft.law)[at]).sample(tape, "residual")
+
+    def most(self, accept: Tensor, tape: Tape) -> Tensor:
+        """The most tokens (rows,) that this round may commit, given all coins: every column of the window."""
+        return torch.full((len(accept),), accept.shape[1] + 1)
 
     def redraft(self, draft: Draft, target: Categorical, accept: Tensor, wanted: Tensor, tape: Tape) -> Draft:
         """New drafts for the ``wanted`` ones of the N + 1 columns, each with its law; the others are not looked at.
@@ -72,58 +78,75 @@ class Jacobi:
     def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
         """Commit a prefix and one token more; ``carry`` is the next window. ``target`` has batch (rows, N + 1)."""
         target = categorical(target)
-        rows, nodes = draft.value.shape
-        draft = changed(draft, noise=self.noise(draft, target, tape))
-        accept, log_accept = self.accept(draft, target[:, :nodes], tape)
-        kept = accept.long().cumprod(1).bool()
-        count = kept.sum(1)
-        column = torch.arange(nodes + 1, device=count.device)
-        # The last column is drawn in every round: it is the bonus where all drafts were kept, and a draft elsewhere.
-        new = self.redraft(draft, target, accept, (column > count.unsqueeze(1)) | (column == nodes), tape)
-        value = torch.cat([draft.value, new.value[:, -1:]], 1)
-        short = torch.nonzero(count < nodes).squeeze(1)
-        if len(short):
-            value[short, count[short]] = self.replacement(target[short], draft[short], count[short], tape[short])
-        return Outcome(value, count + 1, kept, log_accept, self.slide(new, count + 1, tape))
+        draft = changed(draft, law=categorical(draft.law))
+        return self.turn(changed(draft, noise=self.noise(draft, target, tape)), target, tape)
 
-    def slide(self, new: Draft, moved: Tensor, tape: Tape) -> Draft:
-        """The window after ``moved`` (rows,) columns have left: what stays of ``new``, then the columns that enter."""
+    def turn(self, draft: Draft, target: Categorical, tape: Tape) -> Outcome:
+        """The round, once the noise of the columns is there."""
+        rows, nodes = draft.value.shape
+        accept, log_accept = self.accept(draft, target[:, :nodes], tape)
+        length = torch.minimum(accept.long().cumprod(1).sum(1) + 1, self.most(accept, tape))
+        place, ends = torch.arange(nodes + 1), columns_left(draft)
+        bonus = (place == nodes) & (length > nodes).unsqueeze(1)
+        new = self.redraft(draft, target, accept, bonus | (place >= length.unsqueeze(1)) & (place < ends), tape)
+        value = torch.cat([draft.value, new.value[:, -1:]], 1)
+        at = torch.arange(rows), length - 1
+        refused = torch.nonzero(~pad(accept, (0, 1), value=True)[at]).squeeze(1)
+        if len(refused):
+            at = refused, length[refused] - 1
+            value[at] = self.replacement(draft, target, at, tape[refused])
+        kept = accept & (place[:nodes] < length.unsqueeze(1))
+        return Outcome(value, length, kept, log_accept, self.slide(new, length, ends, tape))
+
+    def slide(self, new: Draft, moved: Tensor, ends: Tensor, tape: Tape) -> Draft:
+        """The window after ``moved`` (rows,) columns have left: what stays of ``new``, then the columns that enter.
+
+        Nothing enters at ``ends`` (rows, 1) and beyond, where the sequence has ended; such columns hold token 0.
+        """
         law = categorical(new.law).probs
         (rows, columns), vocab = new.value.shape, law.shape[-1]
-        values, laws, noises = [new.value], [law], [] if new.noise is None else [new.noise]
-        for place in range(1, int(moved.max())):
-            some = torch.nonzero(moved > place).squeeze(1)  # the others need no further column
-            left = values[-1][some, -1:]
-            noise = tape[some].noise("noise", (len(some), 1, vocab)) if noises else None
-            token, label, noise = self.enter(left, vocab, noise, tape[some])
-            values.append(left.new_zeros((rows, 1)).index_put((some,), token))
-            laws.append(_flat(rows, vocab).index_put((some,), label))
-            if noise is not None:
-                order = torch.cat([some, torch.nonzero(moved <= place).squeeze(1)]).argsort()
-                rest = torch.zeros(rows - len(some), dtype=torch.long)
-                noises.append(noise.join([noise[rest]], 0)[order])  # any noise for rows that will not look at it
-        at = torch.arange(rows).unsqueeze(1), moved.unsqueeze(1) + torch.arange(columns - 1)
-        kept = noises[0].join(noises[1:], 1)[at] if noises else None
-        return Draft(torch.cat(values, 1)[at], Categorical(torch.cat(laws, 1))[at], new.parent, kept)
+        place = moved.unsqueeze(1) + torch.arange(columns - 1)
+        over, enters = place >= ends, (place >= columns) & (place < ends)
+        index = torch.arange(rows).unsqueeze(1), place.clamp(max=columns - 1)
+        value, law, noise = new.value[index], law[index], None if new.noise is None else new.noise[index]
+        which = torch.nonzero(enters)[:, 0]  # a row for each column that enters it
+        if len(which):
+            fresh = None if noise is None else tape[which].noise("noise", (len(which), vocab))
+            value[enters], law[enters], fresh = self.enter(new.value[which, -1], fresh, vocab, tape[which])
+            noise = noise if noise is None or fresh is None else noise.put(enters, fresh)
+        if bool(over.any()):
+            value[over], law[over] = 0, 1 / vocab
+        return Draft(value, trusted(Categorical, probs=law), new.parent, noise)
 
-    def enter(self, left: Tensor, vocab: int, noise: Noise | None, tape: Tape) -> tuple[Tensor, Tensor, Noise | None]:
-        """The token (rows, 1) of a new column, the law (rows, 1, V) it is labelled with, and its noise; ``left`` (rows,
-        1) is the token before it.
+    def enter(self, left: Tensor, noise: Noise | None, vocab: int, tape: Tape) -> tuple[Tensor, Tensor, Noise | None]:
+        """The tokens (M,) of new columns, the laws (M, V) they are labelled with, and their noise; ``left`` (M,) is the
+        last token of the window.
         """
-        flat = _flat(len(left), vocab)
+        flat = torch.full((len(left), vocab), 1 / vocab, dtype=torch.float64)
         if self.entry == "repeat":
             token = left
         elif self.entry == "uniform" and noise is not None:
             token, noise = noise.winner(flat, tape, "entry")
         else:
             token = tape.categorical("entry", flat)
-        return token, flat if self.entry == "uniform" else _point(token, vocab), noise
+        return token, flat if self.entry == "uniform" else one_hot(token, vocab).double(), noise
+
+
+def tested(draft: Draft, columns: int) -> Tensor:
+    """Which of the next ``columns`` (rows, columns) are decided now: those before the end of the sequence."""
+    ends = columns_left(draft)
+    return (torch.arange(columns) < ends) | (ends == 0)
+
+
+def columns_left(draft: Draft) -> Tensor:
+    """How many columns (rows, 1) the sequence still lacks, where the decoder says; more than any window otherwise."""
+    return draft.value.new_full((len(draft.value), 1), 2**40) if draft.left is None else draft.left.unsqueeze(1)
 
 
 def drawn(law: Categorical, wanted: Tensor, tape: Tape, site: str) -> Tensor:
     """A draw from each of the ``wanted`` laws, and token 0, without a draw, for the others."""
-    nothing = _point(torch.zeros(wanted.shape, dtype=torch.long), law.probs.shape[-1])
-    return tape.categorical(site, torch.where(wanted.unsqueeze(-1), law.probs, nothing))
+    token = torch.zeros(wanted.shape, dtype=torch.long)
+    return token.index_put((wanted,), tape[torch.nonzero(wanted)[:, 0]].categorical(site, law.probs[wanted]))
 
 
 def kept_noise(draft: Draft, vocab: int, tape: Tape) -> Noise:
@@ -138,15 +161,8 @@ def kept_noise(draft: Draft, vocab: int, tape: Tape) -> Noise:
     return noise.join([tape.noise("noise", (rows, 1, vocab))], 1)
 
 
-def _flat(rows: int, vocab: int) -> Tensor:
-    return torch.full((rows, 1, vocab), 1 / vocab, dtype=torch.float64)
-
-
 def categorical(law: Law) -> Categorical:
+    """The law itself. Raises TypeError unless it is Categorical."""
     if not isinstance(law, Categorical):
         raise TypeError(f"Jacobi decoding redraws tokens of a vocabulary and got a {type(law).__name__}")
     return law
-
-
-def _point(token: Tensor, vocab: int) -> Tensor:
-    return torch.nn.functional.one_hot(token, vocab).double()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from typing import ClassVar
 
 import torch
 
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.jacobi import Jacobi, categorical, columns_left, kept_noise
+from verify.jacobi import Jacobi, categorical, columns_left, kept_noise, tested
 from verify.records import Claim, Draft, Outcome
 
 
@@ -29,13 +30,13 @@ class GsMatch(Jacobi):
     def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
         """Commit the winners up to the first that was not drafted. ``target`` has batch (rows, N + 1)."""
         target = categorical(target)
+        draft = changed(draft, law=categorical(draft.law))
         noise = kept_noise(draft, target.probs.shape[-1], tape)
-        ends = columns_left(draft)
-        wanted = torch.arange(target.batch_shape[1]) < ends
+        wanted = tested(draft, target.batch_shape[1])
         token, noise = noise.winner(target.probs, tape, "race", wanted)
         match = (token[:, :-1] == draft.value) & wanted[:, :-1]
         kept = match.long().cumprod(1).bool()
         length = kept.sum(1) + 1
         log_accept = torch.where(match, 0.0, -torch.inf).double()  # the noise decides: nothing is left to chance
         new = Draft(token, target, draft.parent, noise)
-        return Outcome(token, length, kept, log_accept, self.slide(new, length, ends, tape))
+        return Outcome(token, length, kept, log_accept, self.slide(new, length, columns_left(draft), tape))

@@ -25,11 +25,16 @@ class Scd(Jacobi):
     new law, and drawn from (p - q)+ otherwise. Kept or not, it now has the law p, which is its next label: a draft kept
     under the old label is the defect of the release that ``saboteurs/scd_stale_label`` re-enacts. Kept with probability
     1 - TV. SCD 2510.24211 (maximal coupling). ``strength``: the probability with which a column is coupled, and not
-    drawn afresh; 0 is speculative Jacobi decoding.
+    drawn afresh; 0 is speculative Jacobi decoding. Raises ValueError for a strength outside 0..1.
     """
 
     strength: float = 1.0
     claim: ClassVar[Claim] = Claim(exact=True, laws="categorical", reference="SCD 2510.24211, maximal coupling")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength must be a probability, in 0..1, and is {self.strength}")
 
     def redraft(self, draft: Draft, target: Categorical, accept: Tensor, wanted: Tensor, tape: Tape) -> Draft:
         nodes, keep = accept.shape[1], pad(accept, (0, 1))
