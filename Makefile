@@ -13,7 +13,7 @@ audit: $(STAMP)
 	$(BIN)/specproof audit --output $(OUTPUT)
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from distributions.autoregressive import Markov
 from distributions.categorical import Categorical
 from distributions.tape import EnumerationTape, RowsDependent, enumerate_tape
 from verify.decode import parents
@@ -142,12 +143,20 @@ def joint_law(rule: Verifier, problem: Problem) -> ProblemLaw:
     return ProblemLaw(problem, joint)
 
 
+def entering(entry: str, vocab: int) -> Markov:
+    """A drafter whose draft is a window of columns that have all just entered; what repeats begins with token 0."""
+    each = torch.eye(vocab) if entry == "repeat" else torch.ones(vocab, vocab)
+    return Markov(torch.cat([each, each[:1]]), 1)
+
+
 def sequence_laws(rule: Verifier, pairs: Sequence[Pair], draft_length: int, max_leaves: int = 100_000) -> Tensor:
     """The exact laws (P, V**length) of the sequences that a catalogue verifier decodes on pairs of one size, drafts of
-    its own shape and policy included. Raises as ``verify.exact.exact_chain``.
+    its own shape and policy included. Jacobi decoding has no use for the drafter: its first window enters as later
+    columns do. Raises as ``verify.exact.exact_chain``.
     """
     target, drafter = (
         TableModel(tuple(tables)) for tables in zip(*((pair.target, pair.drafter) for pair in pairs), strict=True)
     )
     every, length = torch.arange(len(pairs)), pairs[0].length
-    return exact_chain(target, drafter, rule, draft_length, length, condition=every, max_leaves=max_leaves).law
+    first = entering(rule.entry, pairs[0].target.vocab) if isinstance(rule, Jacobi) else drafter
+    return exact_chain(target, first, rule, draft_length, length, condition=every, max_leaves=max_leaves).law

@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from distributions.tape import EnumerationExploded, NotEnumerable, RowsDependent
+from verify.jacobi import Jacobi
 from verify.verifier import Verifier, catalog
 
 LEAST, MOST = 1e-3, 1 - 1e-9  # numbers of a rule are looked for between these
@@ -101,8 +102,12 @@ def agreeing(
 
 
 def _as_it_stands(name: str, kind: type[Any], cases: Sequence[Case], same: float) -> Iterator[Candidate]:
-    """The rule as it stands; and where a switch is all it has, with that turned as well."""
+    """The rule as it stands; where a switch is all it has, with that turned as well; a Jacobi rule with each entry that
+    is a law of the column before.
+    """
     yield Candidate(name, kind())
+    if issubclass(kind, Jacobi):
+        yield Candidate(name, kind(entry="repeat"))
     if [str(number.type) for number in fields(kind)] == ["bool"]:
         switch = fields(kind)[0].name
         yield Candidate(name, replace(kind(), **{switch: not getattr(kind(), switch)}), switch)

@@ -63,25 +63,23 @@ def whole_loop(source: Any) -> Decode:
     """Whole sequences, in the form that ``check_decoder`` takes; a Jacobi decoder has no use for the drafter.
 
     A column enters as a repeat of its left neighbour, labelled with the point mass there: one of SJD's own schemes, and
-    the one without draws. The window shrinks at the end.
+    the one without draws. The window reaches past the end, where every law is a point and nothing branches.
     """
 
     def decode(target: Law, drafter: Law, length: int) -> list[int]:
-        vocab = len(target(()))
+        vocab, law = len(target(())), ending(target, length)
         done, drafts = torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 0, dtype=torch.long)
         labels = torch.zeros(1, 0, vocab, dtype=torch.float64)
         while done.shape[1] <= length:
-            size = min(WINDOW, length + 1 - done.shape[1])
-            while drafts.shape[1] < size - 1:
+            while drafts.shape[1] < WINDOW - 1:
                 entry = (drafts if drafts.numel() else done)[:, -1:]
                 point = torch.nn.functional.one_hot(entry, vocab).double()
                 drafts, labels = torch.cat([drafts, entry], 1), torch.cat([labels, point], 1)
-            drafts, labels = drafts[:, : size - 1], labels[:, : size - 1]
             prefix, line = done[0, 1:].tolist(), drafts[0].tolist()
-            laws = torch.stack([target((*prefix, *line[:place])) for place in range(size)])
+            laws = torch.stack([law((*prefix, *line[:place])) for place in range(WINDOW)])
             tokens, every = torch.cat([done[:, -1:], drafts], 1), torch.cat([laws[None, :1], labels], 1)
             matched, drafts, labels = step(source, tokens, every, laws, done)
             done = torch.cat([done, matched], 1)
-        return [int(token) for token in done[0, 1:].tolist()]
+        return [int(token) for token in done[0, 1 : length + 1].tolist()]
 
     return decode
