@@ -318,11 +318,12 @@ class _EnumeratedRows:
         return self.categorical(site, torch.stack((1.0 - prob, prob), -1)).bool()
 
     def categorical(self, site: str, probs: Tensor) -> Tensor:
-        if probs.shape[0] != len(self.rows):
-            raise ValueError(f"site {site!r} draws {probs.shape[0]} rows on a tape of {len(self.rows)}; pass tape[rows]")
+        rows = len(self.rows)
+        if probs.shape[0] != rows:
+            raise ValueError(f"site {site!r} draws {probs.shape[0]} rows on a tape of {rows}; pass tape[rows]")
         turn = earlier(self.rows)  # a row that is named twice draws twice
         answer = torch.zeros(probs.shape[:-1], dtype=torch.long)
-        for now in range(int(turn.max()) + 1 if len(turn) else 0):
+        for now in range(int(turn.max()) + 1 if rows else 0):
             mine = turn == now
             answer[mine] = self.whole._categorical(site, probs[mine], self.rows[mine])
         return answer

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from distributions.cones import _volume, mass
 from distributions.distinct import distinct
-from distributions.noise import Exponentials, Noise, Zones, _volume, mass
-from distributions.tape import EnumerationTape, GeneratorTape, Tape, enumerate_tape
+from distributions.noise import Exponentials, Noise, Zones
+from distributions.tape import EnumerationExploded, EnumerationTape, GeneratorTape, Tape, enumerate_tape
 from verify.races import race_match
 
 TINY = 5e-324
@@ -273,6 +274,11 @@ def test_two_races_on_a_large_vocabulary() -> None:
     same(found.diagonal().sum(), race_match(*pair))
     same(found.sum(1), pair[0])
     same(found.sum(0), pair[1])
+
+
+def test_three_races_on_a_large_vocabulary_are_given_up() -> None:
+    with pytest.raises(EnumerationExploded, match="smaller vocabulary"):
+        joint(laws(3, 12, 3, 0.1))
 
 
 def test_a_winner_that_is_certain_has_no_rival() -> None:

@@ -137,7 +137,7 @@ def conditions() -> list[Condition]:
             broken("label of a kept draft not renewed", "scd_stale_label", Scd, 0.034, by="="),
             elsewhere={0.3: 0.027, 5.0: 0.022},
         ),
-        broken("the same, batch committed at its minimum", "sjd_batch_minimum", Sjd, by=""),
+        broken("the same, in a batch cut to its slowest row", "sjd_batch_minimum", Sjd, by=""),
         broken("rejected token redrawn from p", "sjd_residual_target", Sjd, 0.07, 0.10, by="="),
         broken("redraft: keep, else fresh from p", "scd_keep_or_redraw", Scd, 0.010, 0.019, by="="),
         broken("one uniform a column, frozen", "scd_frozen_coin", Scd, 0.032, by="~"),
