@@ -34,13 +34,12 @@ def mass(bound: Tensor) -> Tensor:
 def _between(zones: Tensor, i: Tensor, j: Tensor) -> Tensor:
     """The mass (M,) of zones that bound E_k >= max(a_k E_i, b_k E_j), for a and b their rows ``i`` and ``j``.
 
-    Formula: with r = E_j / E_i from a_j to 1 / b_i, the integral of dr / (1 + r + sum_k max(a_k, b_k r))^2, whose
-    denominator is (c + d r)^2 between the breakpoints a_k / b_k: each piece is (v - u) / ((c + d u) (c + d v)).
+    Formula: the integral of dr / (sum_k max(a_k, b_k r))^2 over r = E_j / E_i from a_j to 1 / b_i, with a_i = b_j = 1.
+    Between the breakpoints a_k / b_k the denominator is (c + d r)^2, and a piece is (v - u) / ((c + d u) (c + d v)).
     """
     row = torch.arange(len(zones))
-    low, high = zones[row, i].clone(), zones[row, j].clone()  # a and b
+    low, high = zones[row, i], zones[row, j]  # a and b
     least, most = low[row, j].unsqueeze(-1), 1 / high[row, i].unsqueeze(-1)
-    low[row, j], high[row, i] = 0.0, 0.0  # E_j itself is r, and E_i is 1
     breaks = torch.where(high > 0, low / torch.where(high > 0, high, 1.0), torch.inf)
     ends = torch.cat([least, torch.maximum(torch.minimum(breaks, most), least).sort(-1).values, most], -1)
     start, stop = ends[:, :-1].unsqueeze(-1), ends[:, 1:].unsqueeze(-1)

@@ -73,14 +73,16 @@ def test_a_saboteur_is_lossy_by_its_own_words_and_has_at_most_one_number(name: s
     kind = EVERY[name]
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]
     assert not kind.claim.exact and kind.claim.reference and kind.claim.note
-    assert name in PLANTED or issubclass(kind, Jacobi)  # the reference pairs are no place for a decoding loop
-    if name in PLANTED:
-        assert [field.type for field in fields] in ([], ["float"]) and defect_of(name).bug
+    # Of a loop on few tokens the reference pairs do not show everything; and how columns enter it may be chosen.
+    assert issubclass(kind, Jacobi) or name in PLANTED and [field.type for field in fields] in ([], ["float"])
+    assert name not in PLANTED or defect_of(name).bug
 
 
 def test_no_two_saboteurs_have_one_law_on_the_reference_pairs() -> None:
     laws = {name: evidence(name)["B"].rows.law[0] for name in PLANTED if "B" in evidence(name)}
-    first_round = {name for name in laws if PLANTED[name].claim.level == "round"}
+    # A Jacobi rule with a wrong replacement is, for one round, the same rule without a loop.
+    alone = {name for name in laws if not issubclass(PLANTED[name], Jacobi)}
+    first_round = {name for name in alone if PLANTED[name].claim.level == "round"}
     for one in first_round:
         for other in (name for name in first_round - {one} if laws[name].shape == laws[one].shape):
             assert float((laws[one] - laws[other]).abs().sum()) / 2 > 1e-6, (one, other)

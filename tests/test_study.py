@@ -17,7 +17,7 @@ def a_study() -> Study:
     figure = Figure((3, 2))
     figure.add_subplot().plot([1, 2, 4], label="a & b")
     rows = [{"rule": "block", "bias": 1 / 3}, {"rule": "a|b", "note": "x < y"}]
-    return Study("Rules <compared>", "One `name`.\n\nAnother paragraph.", {"Biases": rows}, {"A `curve`": figure})
+    return Study("Rules <compared>", "One `name`.\n\n**Another** paragraph.", {"Biases": rows}, {"A `curve`": figure})
 
 
 def test_every_study_is_found_by_its_file_and_can_be_run():
@@ -31,7 +31,8 @@ def test_a_study_is_written_as_pages_data_and_pictures(tmp_path):
     paths = write(a_study(), "demo", tmp_path, {"command": "specproof study demo", "seed": "0"})
     assert [path.name for path in paths] == ["demo.html", "demo.md", "demo.json", "demo-1.svg"]
     page, text = paths[0].read_text(), paths[1].read_text()
-    assert "<p>One <code>name</code>.</p>" in page and "Rules &lt;compared&gt;" in page and "<td>0.3333</td>" in page
+    assert "<p>One <code>name</code>.</p>" in page and "<p><strong>Another</strong> paragraph.</p>" in page
+    assert "Rules &lt;compared&gt;" in page and "<td>0.3333</td>" in page
     assert "| a\\|b |  | x &lt; y |" in text and "![A `curve`](demo-1.svg)" in text
     assert json.loads(paths[2].read_text())["tables"]["Biases"][0] == {"rule": "block", "bias": 1 / 3}
     assert ElementTree.fromstring(paths[3].read_text()).tag.endswith("svg")

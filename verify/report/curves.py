@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 from verify.report.figures import COLOURS, FAINT, INK, MUTED
 
 # Mid-tones that are readable on white and on black.
-PALETTE = ("#d08a1d", "#2f80d0", "#2e9e8f", "#9068c8", "#b05c8a", "#7f8c3a")
+PALETTE = ("#d08a1d", "#2f80d0", "#2e9e8f", "#9068c8", "#b05c8a", "#7f8c3a", "#6b7280", "#8a6d3b")
 BROKEN = COLOURS["lossy"]
 DASHES = ("--", ":", "-.", (0, (1, 2, 4, 2)), (0, (6, 2)), (0, (3, 1, 1, 1, 1, 1)))
 

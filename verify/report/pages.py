@@ -202,8 +202,9 @@ def number(value: object) -> str:
 
 
 def code(text: str) -> Markup:
-    """Text whose `back-ticked` words are set as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    """Text whose `back-ticked` words are set as code, and **starred** ones in bold."""
+    plain = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", plain))
 
 
 def breakable(text: str) -> Markup:

@@ -12,7 +12,7 @@ from distributions.categorical import Categorical
 from distributions.noise import Noise
 from distributions.tape import Tape
 from verify.jacobi import tested
-from verify.records import Claim, Draft
+from verify.records import Claim, Defect, Draft
 from verify.residual import log_ratio
 from verify.verifiers.scd import Scd
 
@@ -31,6 +31,12 @@ class ScdFrozenCoin(Scd):
         laws="categorical",
         reference="SCD 2510.24211 with the accept noise in the table of the Gumbel noise",
         note="a draft's own coin may not be known from earlier rounds",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="the uniform of a column is drawn once and used in every round",
+        bias_a=0.030990564253441003,
+        bias_b=0.004027590963346167,
+        caught_by=("sequence",),
     )
 
     def noise(self, draft: Draft, target: Categorical, tape: Tape) -> Noise:

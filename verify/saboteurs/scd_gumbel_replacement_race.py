@@ -10,7 +10,7 @@ from torch import Tensor
 from distributions.categorical import Categorical
 from distributions.tape import Tape
 from verify.jacobi import Index
-from verify.records import Claim, Draft
+from verify.records import Claim, Defect, Draft
 from verify.verifiers.scd_gumbel import ScdGumbel
 
 
@@ -26,6 +26,12 @@ class ScdGumbelReplacementRace(ScdGumbel):
         laws="categorical",
         reference="SCD 2510.24211 and predictive sampling mixed up",
         note="the replacement of one exact rule under the acceptance of another",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="a rejected draft is replaced by the target's race on the same noise",
+        bias_a=0.16779454333242058,
+        bias_b=0.14977754355450595,
+        caught_by=("law", "first_token", "conditional", "excess_acceptance", "sequence"),
     )
 
     def replacement(self, draft: Draft, target: Categorical, at: Index, tape: Tape) -> Tensor:

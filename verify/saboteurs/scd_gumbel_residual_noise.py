@@ -10,7 +10,7 @@ from torch import Tensor
 from distributions.categorical import Categorical
 from distributions.tape import Tape
 from verify.jacobi import Index, categorical
-from verify.records import Claim, Draft
+from verify.records import Claim, Defect, Draft
 from verify.residual import residual_law
 from verify.verifiers.scd_gumbel import ScdGumbel
 
@@ -24,6 +24,12 @@ class ScdGumbelResidualNoise(ScdGumbel):
         laws="categorical",
         reference="SCD 2510.24211 with the column's noise in its residual",
         note="residual noise must be independent of the draft's",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="the replacement is the race of the noise that drew the draft",
+        bias_a=0.03693755317637701,
+        bias_b=0.01286502215109974,
+        caught_by=("law", "first_token", "conditional", "sequence"),
     )
 
     def replacement(self, draft: Draft, target: Categorical, at: Index, tape: Tape) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from distributions.categorical import Categorical
 from distributions.tape import Tape
 from verify.jacobi import drawn
-from verify.records import Claim, Draft
+from verify.records import Claim, Defect, Draft
 from verify.verifiers.scd import Scd
 
 
@@ -28,6 +28,12 @@ class ScdKeepOrRedraw(Scd):
         laws="categorical",
         reference="SCD 2510.24211 with the residual left out of the redraft",
         note="a coupling needs the residual as much as a verification does",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="a later draft is kept as by the coupling, and otherwise drawn from the target",
+        bias_a=0.02534895004760312,
+        bias_b=0.004202125805552001,
+        caught_by=("sequence",),
     )
 
     def redraft(self, draft: Draft, target: Categorical, accept: Tensor, wanted: Tensor, tape: Tape) -> Draft:

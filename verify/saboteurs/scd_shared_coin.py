@@ -11,7 +11,7 @@ from torch import Tensor
 from distributions.categorical import Categorical
 from distributions.tape import Tape
 from verify.jacobi import tested
-from verify.records import Claim, Draft
+from verify.records import Claim, Defect, Draft
 from verify.residual import log_ratio
 from verify.verifiers.scd import Scd
 
@@ -25,6 +25,12 @@ class ScdSharedCoin(Scd):
         laws="categorical",
         reference="SCD 2510.24211 with one uniform a round",
         note="columns share what decides them",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="one uniform decides all columns of a round",
+        bias_a=0.06288405910675629,
+        bias_b=0.03538523471439485,
+        caught_by=("law", "conditional", "record", "sequence"),
     )
 
     def accept(self, draft: Draft, target: Categorical, tape: Tape) -> tuple[Tensor, Tensor]:

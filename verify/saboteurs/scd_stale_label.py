@@ -12,7 +12,7 @@ from distributions.categorical import Categorical
 from distributions.law import trusted
 from distributions.tape import Tape
 from verify.jacobi import categorical
-from verify.records import Claim, Draft
+from verify.records import Claim, Defect, Draft
 from verify.verifiers.scd import Scd
 
 
@@ -30,6 +30,12 @@ class ScdStaleLabel(Scd):
         laws="categorical",
         reference="junhyukso/SCD at 7322379, jacobi_iteration_lumina_mgpt_SCDMC.py:293 and its Janus-Pro sibling:391",
         note="a line that labelled committed tokens in SJD labels kept drafts once the break is gone",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="a kept draft keeps the label of the round that drew it",
+        bias_a=0.03779527282863507,
+        bias_b=0.006925755633141625,
+        caught_by=("sequence",),
     )
 
     def redraft(self, draft: Draft, target: Categorical, accept: Tensor, wanted: Tensor, tape: Tape) -> Draft:

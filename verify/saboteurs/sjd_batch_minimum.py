@@ -12,7 +12,7 @@ from distributions.categorical import Categorical
 from distributions.law import trusted
 from distributions.tape import Tape
 from verify.jacobi import categorical, drawn
-from verify.records import Claim, Draft
+from verify.records import Claim, Defect, Draft
 from verify.residual import residual_law
 from verify.verifiers.sjd import Sjd
 
@@ -33,6 +33,12 @@ class SjdBatchMinimum(Sjd):
         laws="categorical",
         reference="tyshiwo1/Accelerating-T2I-AR-with-SJD at b389cfb, the sampler's lines 289-290, in batches",
         note="the commit is the minimum over the batch, the label that of the first draw",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="accepted drafts that a slower row keeps from being committed keep their old label",
+        bias_a=0.03315005587818533,
+        bias_b=0.04061673919934314,
+        caught_by=("record", "sequence"),
     )
 
     def most(self, accept: Tensor, tape: Tape) -> Tensor:

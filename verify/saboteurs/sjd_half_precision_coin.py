@@ -11,7 +11,7 @@ from torch import Tensor
 from distributions.categorical import Categorical
 from distributions.tape import Tape
 from verify.jacobi import tested
-from verify.records import Claim, Draft
+from verify.records import Claim, Defect, Draft
 from verify.residual import log_ratio
 from verify.verifiers.sjd import Sjd
 
@@ -30,6 +30,12 @@ class SjdHalfPrecisionCoin(Sjd):
         laws="categorical",
         reference="junhyukso/SCD at 7322379, cosmos, model.py:400-401",
         note="the default dtype is bfloat16 while coins are tossed",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="acceptance uniforms are bfloat16",
+        bias_a=0.0016289881739639024,
+        bias_b=0.001769511331288805,
+        caught_by=("law", "first_token", "conditional", "excess_acceptance", "sequence"),
     )
 
     def accept(self, draft: Draft, target: Categorical, tape: Tape) -> tuple[Tensor, Tensor]:

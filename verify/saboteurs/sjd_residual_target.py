@@ -10,7 +10,7 @@ from torch import Tensor
 from distributions.categorical import Categorical
 from distributions.tape import Tape
 from verify.jacobi import Index
-from verify.records import Claim, Draft
+from verify.records import Claim, Defect, Draft
 from verify.verifiers.sjd import Sjd
 
 
@@ -23,6 +23,12 @@ class SjdResidualTarget(Sjd):
         laws="categorical",
         reference="junhyukso/SCD at 7322379, cosmos, sjd/speculative_sampler.py:162-176 with maximal_coupling=False",
         note="a mask that ends one column early; the default of the demo script",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="a rejected draft is redrawn from the target itself",
+        bias_a=0.16322213008517295,
+        bias_b=0.12419342828483002,
+        caught_by=("law", "first_token", "conditional", "excess_acceptance", "sequence"),
     )
 
     def replacement(self, draft: Draft, target: Categorical, at: Index, tape: Tape) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from distributions.categorical import Categorical
 from distributions.tape import Tape
 from verify.jacobi import Index, categorical
-from verify.records import Claim, Draft
+from verify.records import Claim, Defect, Draft
 from verify.residual import residual_law
 from verify.verifiers.sjd import Sjd
 
@@ -25,6 +25,12 @@ class SjdResidualTemperature(Sjd):
         laws="categorical",
         reference="tyshiwo1/Accelerating-T2I-AR-with-SJD at b389cfb, lines 225-229, with transformers 4.46 or later",
         note="the warpers moved into the list of processors that the residual is sent through",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="the residual passes through the temperature a second time",
+        bias_a=0.04901648865412275,
+        bias_b=0.03284563170466255,
+        caught_by=("law", "first_token", "conditional", "sequence"),
     )
 
     def replacement(self, draft: Draft, target: Categorical, at: Index, tape: Tape) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from distributions.categorical import Categorical
 from distributions.tape import Tape
 from verify.jacobi import Index, categorical
-from verify.records import Claim, Draft
+from verify.records import Claim, Defect, Draft
 from verify.residual import residual_law
 from verify.verifiers.sjd import Sjd
 
@@ -29,6 +29,12 @@ class SjdResidualTopP(Sjd):
         laws="categorical",
         reference="tyshiwo1/Accelerating-T2I-AR-with-SJD at b389cfb, llamagen_solver.py:465-470, with top_p below 1",
         note="a nucleus is not idempotent",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="the residual is cut to its nucleus",
+        bias_a=0.03728737904368041,
+        bias_b=0.050235928042969405,
+        caught_by=("law", "first_token", "conditional", "sequence"),
     )
 
     def replacement(self, draft: Draft, target: Categorical, at: Index, tape: Tape) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distributions.tape import Tape
-from verify.records import Claim
+from verify.records import Claim, Defect
 from verify.verifiers.sjd import Sjd
 
 
@@ -27,6 +27,12 @@ class SjdSuffixWindow(Sjd):
         laws="categorical",
         reference="SJD 2410.01699 with a window that adapts to its own last columns",
         note="an adaptive window may look at committed columns only",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="how much is committed depends on columns to the right of it",
+        bias_a=0.07789887022603023,
+        bias_b=0.08020199258779348,
+        caught_by=("law", "conditional", "sequence"),
     )
 
     def most(self, accept: Tensor, tape: Tape) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distributions.categorical import Categorical
 from distributions.tape import Tape
-from verify.records import Claim, Draft
+from verify.records import Claim, Defect, Draft
 from verify.verifiers.sjd import Sjd
 
 
@@ -27,6 +27,12 @@ class SjdUnprocessedLabel(Sjd):
         laws="categorical",
         reference="SJD 2410.01699 with draft probabilities kept from before the processors",
         note="q must be the law that the draft was drawn from",
+    )
+    defect: ClassVar[Defect] = Defect(
+        bug="drafts are drawn from processed logits and labelled with raw ones",
+        bias_a=0.015508993311245204,
+        bias_b=0.009474587542082087,
+        caught_by=("sequence",),
     )
 
     def redraft(self, draft: Draft, target: Categorical, accept: Tensor, wanted: Tensor, tape: Tape) -> Draft:
