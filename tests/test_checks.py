@@ -404,8 +404,7 @@ def test_certified_biases_hold_together() -> None:
     for _ in range(500):
         u = tape.uniform("u", (200,))
         witnesses = [
-            Witness("{found} {mass}", lambda x, cut=cut: x < cut, mass)
-            for cut, mass in zip(cuts, masses, strict=True)
+            Witness("{found} {mass}", lambda x, cut=cut: x < cut, mass) for cut, mass in zip(cuts, masses, strict=True)
         ]
         biases = measure([(witness, u) for witness in witnesses], 0.05)
         assert biases[0].lower == max(bias.lower for bias in biases)

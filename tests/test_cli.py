@@ -22,7 +22,7 @@ from verify.errors import SubjectError
 from verify.loader import load
 from verify.records import Claim, Counterexample, Finding, Verdict
 
-SUBJECTS = '''
+SUBJECTS = """
 import os, subprocess, sys
 import torch
 
@@ -80,7 +80,7 @@ class Needy:
 
 one = Sampler("one")
 number = 3
-'''
+"""
 QUICK = ["--vocab", "2", "--draft-length", "1"]
 
 

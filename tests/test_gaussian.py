@@ -98,9 +98,7 @@ def test_samples_have_the_law(kind: Any) -> None:
     # Whitened coordinates are standard normal and their radius chi-square: 4 tests at 2.5e-7, false alarms 1e-6.
     law, size = make(kind, 3), 50_000
     wide = kind(law.mean.expand(size, 3), law.factor if kind is FullGaussian else law.scale)
-    white = torch.linalg.solve_triangular(
-        law.factor, (wide.sample(GeneratorTape(7), "x") - law.mean).T, upper=False
-    )
+    white = torch.linalg.solve_triangular(law.factor, (wide.sample(GeneratorTape(7), "x") - law.mean).T, upper=False)
     assert all(kstest(row.numpy(), "norm").pvalue > 2.5e-7 for row in white)
     assert kstest(white.square().sum(0).numpy(), chi2(3).cdf).pvalue > 2.5e-7
 
@@ -188,9 +186,7 @@ def test_inversion_reduces_to_the_line(dim: int) -> None:
     # Coordinates in which the laws agree do not count, and only the inversion knows more than one of them.
     line = make(Gaussian, 20, 1), make(Gaussian, 20, 1, seed=1)
     same = make(Gaussian, 20, dim - 1, seed=2)
-    joint = [
-        Gaussian(torch.cat((law.mean, same.mean), -1), torch.cat((law.scale, same.scale), -1)) for law in line
-    ]
+    joint = [Gaussian(torch.cat((law.mean, same.mean), -1), torch.cat((law.scale, same.scale), -1)) for law in line]
     assert (joint[0].overlap(joint[1]) - line[0].overlap(line[1])).abs().max() < 1e-10
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-SAMPLER = '''
+SAMPLER = """
 import torch
 
 def sampler(draft_tokens, draft_probs, target_probs):
@@ -16,7 +16,7 @@ def sampler(draft_tokens, draft_probs, target_probs):
     if torch.rand(()) < target_probs[0, token] / draft_probs[0, token]:
         return [token]
     return [int(torch.multinomial({law}, 1))]
-'''
+"""
 RIGHT = SAMPLER.format(law="(target_probs[0] - draft_probs[0]).clamp(min=0)")
 WRONG = SAMPLER.format(law="target_probs[0]")
 

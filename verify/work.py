@@ -68,7 +68,7 @@ RELEASE = "junhyukso/SCD at"
 
 
 def rules() -> Mapping[str, Verifier]:
-    """Every Jacobi rule of the catalogue with its defaults, then those that re-enact SCD as released, by their names."""
+    """Every Jacobi rule of the catalogue with its defaults, then those that re-enact SCD as released, by name."""
     found = {name: kind for name, kind in catalog().items() if issubclass(kind, Jacobi)}
     planted = {name: kind for name, kind in catalog("saboteurs").items() if issubclass(kind, Jacobi)}
     found |= {f"saboteurs/{name}": kind for name, kind in planted.items() if RELEASE in kind.claim.reference}

@@ -65,6 +65,7 @@ class Products:
             f"{int(first[at]) // width + 1} and {int(second[at]) // width + 1}",
             metric="correlation",
             # The critical value solves n t^2 = log (2 + 10 t / 3); beyond it the mean has a deviation of 1 / sqrt n.
-            smallest=LARGEST * logs / (3 * n) + math.sqrt((LARGEST * logs / (3 * n)) ** 2 + 2 * logs / n)
+            smallest=LARGEST * logs / (3 * n)
+            + math.sqrt((LARGEST * logs / (3 * n)) ** 2 + 2 * logs / n)
             + 1.2816 / math.sqrt(n),
         )
