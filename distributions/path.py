@@ -1,0 +1,204 @@
+"""Path laws: a whole denoising trajectory x_T, ..., x_0 as one token, with its exact log-probability."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from distributions.gaussian import FullGaussian, Gaussian
+from distributions.heads import Head, guided, posterior
+from distributions.law import Law, at, event_of, no_overlap
+from distributions.mixture import Mixture
+from distributions.schedule import Schedule
+from distributions.tape import Tape
+
+
+@runtime_checkable
+class Kernel(Protocol):
+    """A Markov chain from level T to level 0, for a batch of conditions."""
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    def start(self) -> Law:
+        """The law of x_T, batch (*batch,), event (d,)."""
+        ...
+
+    def step(self, time: int, value: Tensor) -> Law:
+        """The law of x_{t-1} given x_t = ``value`` (*any, *batch, d), for t = ``time`` in T..1."""
+        ...
+
+    def __getitem__(self, index: Any) -> Kernel: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Denoiser:
+    """The ancestral sampler of a head: x_{t-1} ~ N(clean x_0hat + current x_t, diag(variance) temperature^2).
+
+    The coefficients and the range of variances are the schedule's (Ho et al. 2006.11239, eq. 7); log variance = (1 - f)
+    small + f large, with f the ``fraction``, or the head's own where it is None (Nichol and Dhariwal 2102.09672, eq.
+    15). x_T ~ N(0, (signal_T^2 + noise_T^2) I), so N(0, I) on a variance-preserving chain wherever it starts.
+    ``condition`` (*batch, c). ``guidance``: the scale of classifier-free guidance, 1 for none. ``temperature``
+    multiplies the standard deviations of the steps, not of the start, as in MAR.
+    """
+
+    head: Head
+    schedule: Schedule
+    condition: Tensor
+    temperature: float = 1.0
+    guidance: float = 1.0
+    fraction: float | None = None
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return tuple(self.condition.shape[:-1])
+
+    @property
+    def dim(self) -> int:
+        return self.head.dim
+
+    @property
+    def steps(self) -> int:
+        return self.schedule.steps
+
+    def start(self) -> Gaussian:
+        zeros = self.condition.new_zeros((*self.batch_shape, self.dim), dtype=torch.float64)
+        level = torch.hypot(self.schedule.signal[-1], self.schedule.noise[-1])
+        return Gaussian(zeros, level.expand(self.dim))
+
+    def step(self, time: int, value: Tensor) -> Gaussian:
+        """Raises ValueError where neither the head nor ``fraction`` says what the variance is."""
+        schedule = self.schedule
+        condition = self.condition.expand(*value.shape[:-1], self.condition.shape[-1])
+        told = guided(self.head, value, schedule.signal[time], schedule.noise[time], condition, self.guidance)
+        clean, current = schedule.posterior(time)
+        small, large = schedule.log_variances(time)
+        fraction = told.fraction if self.fraction is None else torch.full_like(value, self.fraction)
+        if fraction is None:
+            raise ValueError("the head predicts no variance; give fraction, 0 for the small one to 1 for the large one")
+        scale = (0.5 * (small + fraction.double() * (large - small))).exp() * self.temperature
+        return Gaussian(clean * told.clean.double() + current * value, scale)
+
+    def __getitem__(self, index: Any) -> Denoiser:
+        return replace(self, condition=at(self.condition, index, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Reversal:
+    """The exact time reversal of the forward process from known data: x_{t-1} given x_t has its true law.
+
+    For Gaussian ``data`` (a FullGaussian) every step is Gaussian, with the posterior's own covariance; for a Mixture
+    each step is a Mixture. Given x_0, x_{t-1} is N(clean x_0 + current x_t, v I) with the schedule's coefficients and v
+    its small variance, 0 at t = 1; x_0 given x_t is ``heads.posterior``. The start is the exact law of x_T. So the
+    marginals are the forward ones, x_0 has the data's law, and a ratio of two path densities of two reversals of one
+    schedule is the ratio of the data's densities at x_0: the forward kernels are the same and cancel.
+    """
+
+    data: FullGaussian | Mixture
+    schedule: Schedule
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self.data.batch_shape
+
+    @property
+    def dim(self) -> int:
+        return self.data.event_shape[0]
+
+    @property
+    def steps(self) -> int:
+        return self.schedule.steps
+
+    def start(self) -> Law:
+        return self._single(self._diffused(self.steps))
+
+    def step(self, time: int, value: Tensor) -> Law:
+        schedule = self.schedule
+        log_weights, mean, root = posterior(self._mixture(), value, schedule.signal[time], schedule.noise[time])
+        clean, current = schedule.posterior(time)
+        spare = schedule.added(time, time - 1) * (schedule.noise[time - 1] / schedule.noise[time]) ** 2
+        covariance = clean**2 * root @ root.mT + spare * torch.eye(self.dim).to(root)
+        mean = clean * mean + current * value.unsqueeze(-2)
+        return self._single(Mixture(log_weights.softmax(-1), FullGaussian(mean, torch.linalg.cholesky(covariance))))
+
+    def __getitem__(self, index: Any) -> Reversal:
+        return replace(self, data=self.data[index])
+
+    def _mixture(self) -> Mixture:
+        if isinstance(self.data, Mixture):
+            return self.data
+        return Mixture(self.data.mean.new_ones(*self.batch_shape, 1), self.data[..., None])
+
+    def _diffused(self, time: int) -> Mixture:
+        data = self._mixture()
+        signal, noise = self.schedule.signal[time], self.schedule.noise[time]
+        factor = data.components.factor
+        covariance = signal**2 * factor @ factor.mT + noise**2 * torch.eye(self.dim).to(factor)
+        return Mixture(data.weights, FullGaussian(signal * data.components.mean, torch.linalg.cholesky(covariance)))
+
+    def _single(self, law: Mixture) -> Law:
+        """The one component of a mixture of one."""
+        return law if isinstance(self.data, Mixture) else law.components[..., 0]
+
+
+@dataclass(frozen=True, eq=False)
+class PathLaw:
+    """The law of a trajectory (x_T, ..., x_0), event (T + 1, d), noisiest first; its token is x_0.
+
+    log density = log start(x_T) + sum over t = T..1 of log N(x_{t-1}; kernel at x_t): the product of the kernels on the
+    path's own points, in logarithms, so that neither small variances nor long chains under- or overflow.
+
+    Without ``last_noise`` x_0 is the mean of the last kernel, as the released samplers of diffusion heads have it. Then
+    a path has no density, two such laws are mutually singular, and ``log_prob`` raises ValueError.
+    """
+
+    kernel: Kernel
+    last_noise: bool = True
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self.kernel.batch_shape
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return (self.kernel.steps + 1, self.kernel.dim)
+
+    def sample(self, tape: Tape, site: str) -> Tensor:
+        path = [self.kernel.start().sample(tape, f"{site}.{self.kernel.steps}")]
+        for time in range(self.kernel.steps, 0 if self.last_noise else 1, -1):
+            path.append(self.kernel.step(time, path[-1]).sample(tape, f"{site}.{time - 1}"))
+        if not self.last_noise:
+            last = self.kernel.step(1, path[-1])
+            if not isinstance(last, (Gaussian, FullGaussian)):
+                raise TypeError(f"a {type(last).__name__} has no mean to end at; keep last_noise for this kernel")
+            path.append(last.mean)
+        return torch.stack(path, -2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        value = event_of(self, value)
+        if not self.last_noise:
+            raise ValueError("a path whose last step adds no noise has no density; set last_noise to True")
+        total = self.kernel.start().log_prob(value[..., 0, :])
+        for time in range(self.kernel.steps, 0, -1):
+            place = self.kernel.steps - time
+            total = total + self.kernel.step(time, value[..., place, :]).log_prob(value[..., place + 1, :])
+        return total
+
+    def token(self, value: Tensor) -> Tensor:
+        return value[..., -1, :]
+
+    def overlap(self, other: Any) -> Tensor:
+        """Raises TypeError: an expectation over paths has no closed form."""
+        raise no_overlap(self, other)
+
+    def __getitem__(self, index: Any) -> PathLaw:
+        return replace(self, kernel=self.kernel[index])
