@@ -1,0 +1,183 @@
+"""One weighted sum of a path's noise, with all the other noise fixed: a d-dimensional law inside a path law."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vmap
+
+from distributions.law import at, event_of, no_overlap
+from distributions.path import Denoiser
+from distributions.tape import Tape
+
+ROWS = 2048
+"""Rows whose Jacobians are held at once."""
+TOLERANCE = 1e-9
+"""How far the image of a solution may lie from the value asked for, in the value's own units."""
+
+
+def noises(kernel: Denoiser, path: Tensor) -> Tensor:
+    """The standard normals (*batch, T + 1, d) that made a ``path`` of that shape, noisiest first."""
+    found = [path[..., 0, :] / kernel.start().scale]
+    for time in range(kernel.steps, 0, -1):
+        place = kernel.steps - time
+        mean, scale = kernel.moments(time, path[..., place, :])
+        found.append((path[..., place + 1, :] - mean) / scale)
+    return torch.stack(found, -2)
+
+
+def denoised(kernel: Denoiser, noise: Tensor) -> Tensor:
+    """The path (*batch, T + 1, d) that standard normals of that shape make: the inverse of ``noises``."""
+    path = [kernel.start().scale * noise[..., 0, :]]
+    for time in range(kernel.steps, 0, -1):
+        mean, scale = kernel.moments(time, path[-1])
+        path.append(mean + scale * noise[..., kernel.steps - time + 1, :])
+    return torch.stack(path, -2)
+
+
+def influence(kernel: Denoiser, spread: float) -> Tensor:
+    """How far each noise of a path moves x_0 where the data are Gaussian of variance ``spread``: (T + 1,), of length 1.
+
+    There E[x_0 | x_t] has the slope g = signal spread / (signal^2 spread + noise^2), so the mean of a step has the
+    slope current + clean g, and the noise of a step reaches x_0 times the slopes of all later steps. Learned variances
+    are counted half-way between the small and the large one; only the choice of weights depends on it.
+    """
+    schedule = kernel.schedule
+    fraction = 0.5 if kernel.fraction is None else kernel.fraction
+    slope, found = schedule.signal.new_ones(()), []
+    for time in range(1, schedule.steps + 1):
+        small, large = schedule.log_variances(time)
+        found.append((0.5 * (small + fraction * (large - small))).exp() * kernel.temperature * slope)
+        clean, current = schedule.posterior(time)
+        signal, noise = schedule.signal[time], schedule.noise[time]
+        slope = slope * (current + clean * signal * spread / (signal**2 * spread + noise**2))
+    found.append(torch.hypot(schedule.signal[-1], schedule.noise[-1]) * slope)
+    weights = torch.stack(found[::-1])
+    unit: Tensor = weights / torch.linalg.vector_norm(weights)
+    return unit
+
+
+@dataclass(frozen=True, eq=False)
+class PooledNoise:
+    """The law of x_0 given all the noise of a path but the sum of it along ``weights``; event (d,).
+
+    Write the noise of a path (x_T first, then that of every step) as eps_k = others_k + weights_k eta with eta = sum of
+    weights_k eps_k. For ``weights`` (T + 1,) of length 1, eta ~ N(0, I) and is independent of ``others`` (*batch, T +
+    1, d). Given others, x_0 is a differentiable map of eta, so wherever that map is one to one the law of x_0 has the
+    density N(eta) / |det d x_0 / d eta|. All weight on x_T and no noise in the steps is the change of variables of a
+    deterministic sampler; all weight on the last step is the last Gaussian of the chain.
+    """
+
+    kernel: Denoiser
+    others: Tensor
+    weights: Tensor
+
+    @staticmethod
+    def split(kernel: Denoiser, path: Tensor, weights: Tensor) -> tuple[PooledNoise, Tensor]:
+        """The law that a drafted ``path`` comes from given its other noise, and its own sum eta (*batch, d)."""
+        noise = noises(kernel, path)
+        pooled = torch.einsum("k,...kd->...d", weights, noise)
+        return PooledNoise(kernel, noise - weights.unsqueeze(-1) * pooled.unsqueeze(-2), weights), pooled
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return self.kernel.batch_shape
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return (self.kernel.dim,)
+
+    def path(self, pooled: Tensor) -> Tensor:
+        """The whole path (*batch, T + 1, d) of eta = ``pooled`` (*batch, d)."""
+        return denoised(self.kernel, self.others + self.weights.unsqueeze(-1) * pooled.unsqueeze(-2))
+
+    def sample(self, tape: Tape, site: str) -> Tensor:
+        return self.path(tape.normal(site, (*self.batch_shape, self.kernel.dim)))[..., -1, :]
+
+    def slopes(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """x_0 (rows, d) and its Jacobian (rows, d, d) at eta = ``pooled`` (rows, d), by d forward-mode products."""
+        values, slopes = [], []
+        for start in range(0, len(pooled), ROWS):
+            part = torch.arange(start, min(start + ROWS, len(pooled)), device=pooled.device)
+            law, eta = self[part], pooled[part]
+
+            def along(direction: Tensor, law: PooledNoise = law, eta: Tensor = eta) -> tuple[Tensor, Tensor]:
+                moved = jvp(lambda place: law.path(place)[..., -1, :], (eta,), (direction.expand_as(eta),))
+                return moved[0], moved[1]
+
+            value, slope = vmap(along)(torch.eye(self.kernel.dim).to(eta))
+            values.append(value[0])
+            slopes.append(slope.movedim(0, -1))
+        return torch.cat(values), torch.cat(slopes)
+
+    def density(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(x_0, its log density, whether the map keeps its orientation there) at eta = ``pooled``; batch (rows,)."""
+        value, slope = self.slopes(pooled)
+        sign, volume = torch.linalg.slogdet(slope)
+        normal = -0.5 * (pooled.square() + torch.log(pooled.new_tensor(2 * torch.pi))).sum(-1)
+        return value, normal - volume, sign > 0
+
+    def invert(self, value: Tensor, guess: Tensor, most: int = 12) -> tuple[Tensor, Tensor, Tensor]:
+        """(eta, log density, found) of ``value`` (rows, d), by Newton's method from ``guess``; batch (rows,).
+
+        A Jacobian serves for several steps, as long as each at least halves the error; steps are cut to length 3, and
+        halved where they lead away. Only unfinished rows go on. ``found`` is False where ``most`` Jacobians did not
+        bring the image within 1e-9, or the map reverses its orientation at the solution: there is then no answer.
+        """
+        eta, error = guess.clone(), torch.full_like(guess[:, 0], torch.inf)
+        left = torch.arange(len(value), device=value.device)
+        for _ in range(most):
+            law, goal, place = self[left], value[left], eta[left]
+            image, slope = law.slopes(place)
+            lu, pivots, _ = torch.linalg.lu_factor_ex(slope)
+            miss = goal - image
+            size = torch.linalg.vector_norm(miss, dim=-1)
+            for _ in range(8):
+                step = torch.linalg.lu_solve(lu, pivots, miss.unsqueeze(-1)).squeeze(-1).nan_to_num(0.0, 0.0, 0.0)
+                length = torch.linalg.vector_norm(step, dim=-1, keepdim=True)
+                step = step * (3 / length.clamp(min=3))
+                for _ in range(4):  # a step that leads away is halved
+                    trial = goal - law.path(place + step)[..., -1, :]
+                    far = torch.linalg.vector_norm(trial, dim=-1)
+                    away = ~(far < size) & (size > TOLERANCE)
+                    if not bool(away.any()):
+                        break
+                    step = torch.where(away.unsqueeze(-1), step / 2, step)
+                better = far < size
+                place = torch.where(better.unsqueeze(-1), place + step, place)
+                miss = torch.where(better.unsqueeze(-1), trial, miss)
+                slow = far > size / 2
+                size = torch.minimum(size, far)
+                if bool(((size <= TOLERANCE) | slow).all()):
+                    break
+            eta[left], error[left] = place, size
+            left = left[size > TOLERANCE]
+            if not len(left):
+                break
+        _, log_density, upright = self.density(eta)
+        return eta, log_density, upright & (error <= TOLERANCE)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Raises ArithmeticError where no noise is found that leads to a value."""
+        flat = event_of(self, value).expand(*self.batch_shape, -1)
+        if len(self.batch_shape) != 1 or flat.dim() != 2:
+            raise ValueError("the log density is known for one value of each of a batch of rows; flatten the batch")
+        _, log_density, found = self.invert(flat, torch.zeros_like(flat))
+        if not bool(found.all()):
+            raise ArithmeticError(
+                f"no noise leads to {int((~found).sum())} of {len(found)} values; use invert() and ask"
+            )
+        return log_density
+
+    def token(self, value: Tensor) -> Tensor:
+        return value
+
+    def overlap(self, other: Any) -> Tensor:
+        """Raises TypeError: an expectation under a change of variables has no closed form."""
+        raise no_overlap(self, other)
+
+    def __getitem__(self, index: Any) -> PooledNoise:
+        return PooledNoise(self.kernel[index], at(self.others, index, 2), self.weights)
