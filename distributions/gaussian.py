@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.special import ndtr
 
 from distributions import imhof
 from distributions.law import at, event_of, no_overlap, trusted
+from distributions.normal import normal_between, normal_cdf
 from distributions.tape import Tape
 
 
@@ -161,7 +161,7 @@ def _overlap(shift: Tensor, stretch: Tensor) -> Tensor:
     shift, stretch = shift.expand(batch), stretch.expand(batch)
     if shift.shape[-1] == 1:
         return _overlap_line(shift.squeeze(-1), stretch.squeeze(-1))
-    result: Tensor = 2 * ndtr(-0.5 * shift.square().sum(-1).sqrt())
+    result: Tensor = 2 * normal_cdf(-0.5 * torch.linalg.vector_norm(shift, dim=-1))
     unequal = (stretch.abs() > 1e-12).any(-1)  # below it the closed form is in error by less than d * 1e-12
     if bool(unequal.any()):
         result[unequal] = imhof.overlap(shift[unequal], stretch[unequal])
@@ -178,7 +178,7 @@ def _overlap_line(shift: Tensor, stretch: Tensor) -> Tensor:
     ends = torch.stack((pivot / square, level / pivot))
     low, high = ends.amin(0), ends.amax(0)
     spread = (0.5 * stretch).exp()
-    inside = (ndtr((high - shift) / spread) - ndtr((low - shift) / spread), ndtr(high) - ndtr(low))
-    outside = (ndtr((low - shift) / spread) + ndtr((shift - high) / spread), ndtr(low) + ndtr(-high))
-    unequal = torch.where(stretch > 0, inside[0] + outside[1], inside[1] + outside[0])
-    return torch.where(stretch == 0, 2 * ndtr(-0.5 * shift.abs()), unequal)
+    above, below = (high - shift) / spread, (low - shift) / spread
+    wider = normal_between(below, above) + normal_cdf(low) + normal_cdf(-high)
+    narrower = normal_between(low, high) + normal_cdf(below) + normal_cdf(-above)
+    return torch.where(stretch == 0, 2 * normal_cdf(-0.5 * shift.abs()), torch.where(stretch > 0, wider, narrower))

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from distributions.gaussian import Gaussian
 from distributions.mixture import Mixture
 
 
@@ -84,17 +85,31 @@ class ExactHead:
         return Prediction(clean, (value - signal * clean) / noise)
 
 
-def posterior(data: Mixture, value: Tensor, signal: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def axes(data: Mixture) -> tuple[Tensor, Tensor]:
+    """(turn, variance) of the components: each covariance is turn diag(variance) turn^T; batches that broadcast.
+
+    Members of the batch that share a covariance, because the factor was expanded, are decomposed once.
+    """
+    if isinstance(data.components, Gaussian):
+        return torch.eye(*data.event_shape * 2).to(data.weights), data.components.scale.square()
+    factor = data.components.factor
+    once = factor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in factor.stride())]
+    turn, spread, _ = torch.linalg.svd(once)
+    return turn, spread.square()
+
+
+def posterior(
+    data: Mixture, value: Tensor, signal: Tensor, noise: Tensor, own: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """x_0 given x = signal x_0 + noise eps for a mixture: components' log-weights (*batch, K), means (*batch, K, d) and
-    covariances' factors (*batch, K, d, d).
+    covariances' factors (K, d, d), or of a batch that broadcasts.
 
     Not normalised: the log-weights are the logarithms of weight times density of x. Computed in each component's own
     axes, where C = U diag(v) U^T: the posterior covariance is U diag(v noise^2 / (signal^2 v + noise^2)) U^T, which
     does not cancel at small noise; the factor returned is a square root of it, U diag(...), and not triangular.
+    ``own``: the ``axes`` of the data, where they are known already.
     """
-    factor = data.components.factor
-    turn, spread, _ = torch.linalg.svd(factor)
-    variance = spread.square()
+    turn, variance = axes(data) if own is None else own
     total = signal**2 * variance + noise**2
     apart = turn.mT @ (value.unsqueeze(-2) - signal * data.components.mean).unsqueeze(-1)
     apart = apart.squeeze(-1)

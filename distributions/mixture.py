@@ -52,7 +52,8 @@ class Mixture:
 
     def sample(self, tape: Tape, site: str) -> Tensor:
         chosen = tape.categorical(f"{site}.component", self.weights)
-        grid = torch.meshgrid(*(torch.arange(size, device=chosen.device) for size in self.batch_shape), indexing="ij")
+        places = [torch.arange(size, device=chosen.device) for size in self.batch_shape]
+        grid = torch.meshgrid(*places, indexing="ij") if places else ()
         return self.components[(*grid, chosen)].sample(tape, f"{site}.value")
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vmap
 
 from distributions.law import at, event_of, no_overlap
 from distributions.path import Denoiser
+from distributions.preimage import jacobian
 from distributions.tape import Tape
 
-ROWS = 2048
-"""Rows whose Jacobians are held at once."""
 TOLERANCE = 1e-9
 """How far the image of a solution may lie from the value asked for, in the value's own units."""
 
@@ -36,6 +35,11 @@ def denoised(kernel: Denoiser, noise: Tensor) -> Tensor:
         mean, scale = kernel.moments(time, path[-1])
         path.append(mean + scale * noise[..., kernel.steps - time + 1, :])
     return torch.stack(path, -2)
+
+
+def log_normal(value: Tensor) -> Tensor:
+    """The log density of N(0, I) at ``value`` (*batch, d)."""
+    return -0.5 * (value.square() + math.log(2 * math.pi)).sum(-1)
 
 
 def influence(kernel: Denoiser, spread: float) -> Tensor:
@@ -98,67 +102,74 @@ class PooledNoise:
         return self.path(tape.normal(site, (*self.batch_shape, self.kernel.dim)))[..., -1, :]
 
     def slopes(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """x_0 (rows, d) and its Jacobian (rows, d, d) at eta = ``pooled`` (rows, d), by d forward-mode products."""
-        values, slopes = [], []
-        for start in range(0, len(pooled), ROWS):
-            part = torch.arange(start, min(start + ROWS, len(pooled)), device=pooled.device)
-            law, eta = self[part], pooled[part]
+        """x_0 (rows, d) and its Jacobian (rows, d, d) at eta = ``pooled`` (rows, d); batch (rows,).
 
-            def along(direction: Tensor, law: PooledNoise = law, eta: Tensor = eta) -> tuple[Tensor, Tensor]:
-                moved = jvp(lambda place: law.path(place)[..., -1, :], (eta,), (direction.expand_as(eta),))
-                return moved[0], moved[1]
+        Step by step: with J_k the Jacobian of x_k in eta and A that of the step in x_k, J_{k-1} = A J_k + scale weight.
+        """
+        kernel, eye = self.kernel, torch.eye(self.kernel.dim).to(pooled)
+        noise = self.others + self.weights.unsqueeze(-1) * pooled.unsqueeze(-2)
+        size = kernel.start().scale
+        value, slope = size * noise[:, 0], torch.diag_embed(size * self.weights[0])
+        for time in range(kernel.steps, 0, -1):
+            place = kernel.steps - time + 1
+            scales: list[Tensor] = []
 
-            value, slope = vmap(along)(torch.eye(self.kernel.dim).to(eta))
-            values.append(value[0])
-            slopes.append(slope.movedim(0, -1))
-        return torch.cat(values), torch.cat(slopes)
+            def step(value: Tensor, time: int = time, place: int = place, scales: list[Tensor] = scales) -> Tensor:
+                mean, scale = kernel.moments(time, value)
+                scales.append(scale.detach())
+                return mean + scale * noise[:, place]
 
-    def density(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(x_0, its log density, whether the map keeps its orientation there) at eta = ``pooled``; batch (rows,)."""
-        value, slope = self.slopes(pooled)
-        sign, volume = torch.linalg.slogdet(slope)
-        normal = -0.5 * (pooled.square() + torch.log(pooled.new_tensor(2 * torch.pi))).sum(-1)
-        return value, normal - volume, sign > 0
+            value, along = jacobian(step, value)
+            slope = along @ slope + self.weights[place] * scales[0].unsqueeze(-1) * eye
+        return value, slope
 
-    def invert(self, value: Tensor, guess: Tensor, most: int = 12) -> tuple[Tensor, Tensor, Tensor]:
+    def invert(self, value: Tensor, guess: Tensor, most: int = 6) -> tuple[Tensor, Tensor, Tensor]:
         """(eta, log density, found) of ``value`` (rows, d), by Newton's method from ``guess``; batch (rows,).
 
-        A Jacobian serves for several steps, as long as each at least halves the error; steps are cut to length 3, and
-        halved where they lead away. Only unfinished rows go on. ``found`` is False where ``most`` Jacobians did not
-        bring the image within 1e-9, or the map reverses its orientation at the solution: there is then no answer.
+        A Jacobian serves for several steps, as long as each at least halves the error; a step is no longer than 3 +
+        |eta| and is halved where it leads away. Only unfinished rows go on. ``found`` is False, and the density zero,
+        where ``most`` Jacobians did not bring the image within 1e-9, or the map reverses its orientation there.
         """
-        eta, error = guess.clone(), torch.full_like(guess[:, 0], torch.inf)
-        left = torch.arange(len(value), device=value.device)
+        eta, left = guess.clone(), torch.arange(len(value), device=value.device)
+        log_density, found = torch.full_like(guess[:, 0], -torch.inf), torch.zeros_like(guess[:, 0]).bool()
         for _ in range(most):
             law, goal, place = self[left], value[left], eta[left]
             image, slope = law.slopes(place)
-            lu, pivots, _ = torch.linalg.lu_factor_ex(slope)
-            miss = goal - image
-            size = torch.linalg.vector_norm(miss, dim=-1)
-            for _ in range(8):
-                step = torch.linalg.lu_solve(lu, pivots, miss.unsqueeze(-1)).squeeze(-1).nan_to_num(0.0, 0.0, 0.0)
-                length = torch.linalg.vector_norm(step, dim=-1, keepdim=True)
-                step = step * (3 / length.clamp(min=3))
-                for _ in range(4):  # a step that leads away is halved
-                    trial = goal - law.path(place + step)[..., -1, :]
-                    far = torch.linalg.vector_norm(trial, dim=-1)
-                    away = ~(far < size) & (size > TOLERANCE)
-                    if not bool(away.any()):
-                        break
-                    step = torch.where(away.unsqueeze(-1), step / 2, step)
-                better = far < size
-                place = torch.where(better.unsqueeze(-1), place + step, place)
-                miss = torch.where(better.unsqueeze(-1), trial, miss)
-                slow = far > size / 2
-                size = torch.minimum(size, far)
-                if bool(((size <= TOLERANCE) | slow).all()):
-                    break
-            eta[left], error[left] = place, size
-            left = left[size > TOLERANCE]
+            there = torch.linalg.vector_norm(goal - image, dim=-1) <= TOLERANCE
+            sign, volume = torch.linalg.slogdet(slope[there])
+            log_density[left[there]] = log_normal(place[there]) - volume
+            found[left[there]] = sign > 0
+            left, law, rest = left[~there], law[~there], slope[~there]
             if not len(left):
                 break
-        _, log_density, upright = self.density(eta)
-        return eta, log_density, upright & (error <= TOLERANCE)
+            eta[left] = law._towards(goal[~there], place[~there], image[~there], rest)
+        return eta, torch.where(found, log_density, -torch.inf), found
+
+    def _towards(self, goal: Tensor, place: Tensor, image: Tensor, slope: Tensor) -> Tensor:
+        """eta nearer to ``goal``, by steps that all use the one Jacobian."""
+        lu, pivots, _ = torch.linalg.lu_factor_ex(slope)
+        miss = goal - image
+        size = torch.linalg.vector_norm(miss, dim=-1)
+        for _ in range(12):
+            step = torch.linalg.lu_solve(lu, pivots, miss.unsqueeze(-1)).squeeze(-1).nan_to_num(0.0, 0.0, 0.0)
+            length, limit = (torch.linalg.vector_norm(part, dim=-1, keepdim=True) for part in (step, place))
+            cut = (length > 3 + limit).squeeze(-1)
+            step = step * ((3 + limit) / torch.maximum(length, 3 + limit))
+            for _ in range(4):
+                trial = goal - self.path(place + step)[..., -1, :]
+                far = torch.linalg.vector_norm(trial, dim=-1)
+                away = ~(far < size) & (size > TOLERANCE)
+                if not bool(away.any()):
+                    break
+                step = torch.where(away.unsqueeze(-1), step / 2, step)
+            better = far < size
+            place = torch.where(better.unsqueeze(-1), place + step, place)
+            miss = torch.where(better.unsqueeze(-1), trial, miss)
+            slow = (far > size / 2) & ~(cut & better)
+            size = torch.minimum(size, far)
+            if bool(((size <= TOLERANCE) | slow).all()):
+                break
+        return place
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Raises ArithmeticError where no noise is found that leads to a value."""

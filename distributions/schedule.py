@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
+
+from distributions.law import trusted
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,8 @@ class Schedule:
             )
         if float(signal[0]) != 1.0 or float(noise[0]) != 0.0:
             raise ValueError(f"level 0 has signal {signal[0]:g} and noise {noise[0]:g}; it must be clean, 1 and 0")
+        if not bool(torch.isfinite(torch.stack((signal, noise))).all()):
+            raise ValueError("signal and noise must be finite at every level; replace the infinite or missing entries")
         if not bool((noise.diff() > 0).all()) or not bool(((signal[1:] / noise[1:]).diff() < 0).all()):
             raise ValueError("noise must grow and signal / noise fall from level to level; sort the grid")
         if bool((signal < 0).any()):
@@ -89,19 +94,21 @@ class Schedule:
 
     def to(self, device: str | torch.device) -> Schedule:
         """The schedule on another device."""
-        return Schedule(self.signal.to(device), self.noise.to(device))
+        return trusted(Schedule, signal=self.signal.to(device), noise=self.noise.to(device))
 
 
 def respaced(alpha_bar: Tensor, steps: int) -> Schedule:
     """``steps`` levels of a variance-preserving chain with cumulative products ``alpha_bar`` (N,), clean level added.
 
     Level k is entry round((k - 1) (N - 1) / (steps - 1)), the respacing of improved diffusion (2102.09672, appendix)
-    as MAR uses it; one level is the last entry. Raises ValueError for more levels than entries.
+    as MAR uses it: the multiple of the stride is a running sum, and rounding of that sum decides which way a half
+    goes, so the sum is repeated here. One level is the last entry. Raises ValueError for more levels than entries.
     """
     if not 1 <= steps <= len(alpha_bar):
         raise ValueError(f"steps is {steps}; a chain of {len(alpha_bar)} has between 1 and {len(alpha_bar)}")
-    # Halves go to the even neighbour, as Python's round has them.
-    chosen = torch.linspace(0 if steps > 1 else len(alpha_bar) - 1, len(alpha_bar) - 1, steps).double().round().long()
+    last = len(alpha_bar) - 1
+    strides = [last / (steps - 1)] * (steps - 1) if steps > 1 else []
+    chosen = [round(place) for place in accumulate(strides, initial=0.0 if strides else float(last))]
     kept = torch.cat((alpha_bar.new_ones(1), alpha_bar[chosen])).double()
     return Schedule(kept.sqrt(), (1 - kept).sqrt())
 
@@ -125,9 +132,9 @@ def linear(steps: int = 100, length: int = 1000) -> Schedule:
 
 def exploding(steps: int = 18, least: float = 0.002, most: float = 80.0, curve: float = 7.0) -> Schedule:
     """Karras et al.'s grid (2206.00364, eq. 5): signal 1, noise^(1 / curve) evenly spaced between its two ends."""
-    ends = least ** (1 / curve), most ** (1 / curve)
+    ends = most ** (1 / curve), least ** (1 / curve)
     level = torch.linspace(*ends, steps, dtype=torch.float64) ** curve
-    noise = torch.cat((level.new_zeros(1), level))
+    noise = torch.cat((level, level.new_zeros(1))).flip(0)
     return Schedule(torch.ones_like(noise), noise)
 
 

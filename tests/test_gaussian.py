@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
+from scipy.special import log_ndtr, ndtr
 from scipy.stats import chi2, kstest, ncx2, norm
 from torch import Tensor
 
 from distributions import imhof
 from distributions.gaussian import FullGaussian, Gaussian
 from distributions.law import Law, from_torch
+from distributions.normal import normal_between, normal_cdf
 from distributions.tape import GeneratorTape
 
 EITHER = pytest.mark.parametrize("kind", [Gaussian, FullGaussian])
@@ -300,3 +303,61 @@ PEER = torch.distributions
 def test_from_torch_names_what_it_does_not_know(peer: torch.distributions.Distribution, name: str) -> None:
     with pytest.raises(TypeError, match=f"no law for {name}; give a Categorical"):
         from_torch(peer)
+
+
+# Overlaps far out, against four hundred digits: a tail of 1e-300 is 1 less a body.
+
+
+def overlap_in_digits(shift: float, spread: float) -> mpmath.mpf:
+    """1 - TV of N(shift, spread^2) and N(0, 1): min of the two densities between and beyond their crossing points."""
+
+    def tail(place: mpmath.mpf) -> mpmath.mpf:
+        return mpmath.erfc(place / mpmath.sqrt(2)) / 2
+
+    with mpmath.workdps(400):
+        mean, deviation = mpmath.mpf(shift), mpmath.mpf(spread)
+        if deviation == 1:
+            return 2 * tail(abs(mean) / 2)
+        square, slope = deviation**-2 - 1, -2 * mean / deviation**2
+        root = mpmath.sqrt(slope**2 - 4 * square * ((mean / deviation) ** 2 + 2 * mpmath.log(deviation)))
+        ends = sorted([(-slope - root) / (2 * square), (-slope + root) / (2 * square)])
+        moved = [(end - mean) / deviation for end in ends]
+        inner, outer = (moved, ends) if deviation > 1 else (ends, moved)  # the wider law is the lesser one between
+        return tail(inner[0]) - tail(inner[1]) + tail(-outer[0]) + tail(outer[1])
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.5, 0.9, 0.999, 1 - 1e-9, 1.0, 1 + 1e-9, 1.001, 1.5, 8.0])
+@pytest.mark.parametrize("shift", [0.0, 1.0, 10.0, -10.0, 30.0, -30.0, 60.0, -60.0])
+def test_line_keeps_its_digits_far_out(shift: float, spread: float) -> None:
+    """In logarithms, which an error of one part in 1e12 moves by 1e-12: overlaps down to 1e-300 and below."""
+    found = float(Gaussian(double(shift), double(spread)).overlap(Gaussian(double(0.0), double(1.0))))
+    wanted = overlap_in_digits(shift, spread)
+    if wanted < 1e-300:  # below it a double has fewer digits
+        assert found < 1e-299
+    else:
+        assert abs(float(mpmath.log(mpmath.mpf(found) / wanted))) < 2e-12
+
+
+@pytest.mark.parametrize("distance", [1e-9, 1.0, 10.0, 30.0, 60.0])
+def test_equal_covariances_keep_their_digits_far_out(distance: float) -> None:
+    """2 Phi(-Delta / 2) in logarithms, in four dimensions, diagonal and full, and for one covariance written twice."""
+    direction = double(0.5, -0.5, 0.1, 0.7)
+    scale = double(0.5, 1.0, 3.0, 1e-3)
+    below = torch.tensor([[1.0, 0, 0, 0], [2, 1, 0, 0], [0, -1, 1, 0], [0.5, 0, 0, 1]]).double() * scale.unsqueeze(-1)
+    for law, factor in ((Gaussian, torch.diag(scale)), (FullGaussian, below)):
+        part = scale if law is Gaussian else factor
+        moved = factor @ (direction / direction.norm() * distance)
+        found = float(law(moved, part).overlap(law(torch.zeros(4).double(), part)))
+        wanted = float(log_ndtr(-distance / 2)) + np.log(2)
+        assert np.log(found) == pytest.approx(wanted, abs=1e-11)
+
+
+def test_the_normal_law_keeps_its_digits() -> None:
+    place = torch.linspace(-37, 37, 149, dtype=torch.float64)
+    assert np.allclose(normal_cdf(place).numpy(), ndtr(place.numpy()), rtol=1e-12, atol=0)
+    low, high = place[:-1], place[1:]
+    with mpmath.workdps(400):
+        wanted = [
+            float(mpmath.ncdf(end) - mpmath.ncdf(start)) for start, end in zip(low.tolist(), high.tolist(), strict=True)
+        ]
+    assert np.allclose(normal_between(low, high).numpy(), wanted, rtol=1e-12, atol=0)

@@ -238,3 +238,10 @@ def test_no_formula_beyond_the_plane_or_across_kinds() -> None:
         make(Gaussian, 2, 3).components[0].overlap(make(Gaussian, 2, 3))
     with pytest.raises(TypeError, match="overlap of Mixture and Categorical"):
         make(Gaussian, 2, 1).overlap(Categorical(torch.ones(2)))
+
+
+def test_a_mixture_without_a_batch_is_sampled() -> None:
+    """One value of shape (d,): the same as the only row of a batch of one."""
+    law = Mixture(torch.tensor([0.3, 0.7]), Gaussian(torch.tensor([[-3.0], [4.0]]), torch.ones(2, 1)))
+    one, row = law.sample(GeneratorTape(5), "x"), law[None].sample(GeneratorTape(5), "x")
+    assert one.shape == (1,) and torch.equal(one, row[0])

@@ -1,4 +1,4 @@
-"""The command line: ``specproof list | check | audit | study | report | doctor``.
+"""The command line: ``specproof list | check | audit | study | report | train | doctor``.
 
 Whatever imports torch is imported when a command runs, so that ``--help`` and wrong options answer at once.
 """
@@ -101,5 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--output", type=Path, default=Path("reports/studies"), metavar="FOLDER", help="default: reports/studies"
     )
+    train = command("train", commands.run_train, "train the small heads of one data set again, or of all of them")
+    train.add_argument("name", nargs="?", help="default: all; an unknown name lists them")
+    train.add_argument("--predicts", choices=("noise", "velocity"), default="noise", help="default: noise")
+    train.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    train.add_argument("--output", type=Path, default=Path("weights"), metavar="FOLDER", help="default: weights")
     command("doctor", commands.run_doctor, "show where the packages are imported from, and which versions")
     return parser

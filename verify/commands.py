@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def run_list(options: argparse.Namespace) -> int:
     from verify.verifier import catalog
 
     if options.saboteurs:
-        _table([("name", "bias on A", "bias on B", "exact checks that see it", "reference"), *_defects()])
+        _table([("name", "bias on A", "bias on B", "checks that see it", "reference"), *_defects()])
         return 0
     claims = {name: kind.claim for name, kind in catalog("controls" if options.controls else "verifiers").items()}
     rows = [
@@ -247,6 +248,22 @@ def run_study(options: argparse.Namespace) -> int:
         found = chosen(name)(options.budget)
         origin = provenance(f"specproof study {name} --budget {options.budget}", seed=0)
         print(*write(found, name, options.output, origin), sep="\n", flush=True)
+    return 0
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """Train the pair of one data set or all of them, and print the files written."""
+    _one_thread()
+    from distributions.datasets import datasets
+    from distributions.training import ROLES, make
+    from verify.progress import track
+
+    if options.name is not None and options.name not in datasets():
+        raise SubjectError(f"no data set {options.name!r}; there are {', '.join(datasets())}")
+    for name in [options.name] if options.name else datasets():
+        for role in ROLES:
+            follow = partial(track, label=f"{name} {role}")
+            print(make(name, role, options.predicts, options.seed, options.output, follow), flush=True)
     return 0
 
 

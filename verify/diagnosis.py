@@ -32,7 +32,7 @@ TRIED = 3  # rules that may be the nearest
 UNKNOWN = "unlike every known defect"
 
 
-def _named(alike: Sequence[tuple[Candidate, str]], verb: str = "behaves exactly like") -> str:
+def named(alike: Sequence[tuple[Candidate, str]], verb: str = "behaves exactly like") -> str:
     """The simplest candidate by its name and reference, and the others that cannot be told apart from it."""
     (first, note), *others = sorted(alike, key=lambda one: one[0].complexity)
     also = f"; not to be told apart here from {', '.join(str(one) for one, _ in others)}" if others else ""
@@ -92,8 +92,8 @@ def diagnose(laws: Sequence[ProblemLaw], allowed: float = EXACT) -> str:
         one for one in alike if all(_near(stack.blocks(one.rule), found, same) for stack, found in blocks.items())
     ]
     if closer:
-        return _named([(one, "") for one in closer])
-    return _named([(one, "") for one in alike], "emits other blocks, but with exactly the law of")
+        return named([(one, "") for one in closer])
+    return named([(one, "") for one in alike], "emits other blocks, but with exactly the law of")
 
 
 def _law(stack: Stack, rule: Verifier) -> Tensor:
@@ -137,7 +137,7 @@ def diagnose_decoder(laws: Sequence[DecodedLaw], allowed: float = EXACT, heard: 
         away += [(distance, candidate, cases) for distance, candidate in others]
     if not lengths:
         return _nearest(away, same)
-    return _named([(one, f" at draft length {_either(some)}") for one, some in lengths.items()])
+    return named([(one, f" at draft length {_either(some)}") for one, some in lengths.items()])
 
 
 def _is_chain(rule: Verifier) -> bool:

@@ -7,15 +7,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.special import erfc, log_ndtr
+from torch.special import log_ndtr
 
+from distributions.normal import normal_cdf
 from verify.couplings import gamma_crossing, gamma_log_tail
-
-
-def normal_cdf(place: Tensor) -> Tensor:
-    """Phi with full relative precision: torch.special.ndtr is 1 + erf, which cancels below -1 and is 0 below -9."""
-    half: Tensor = erfc(place * -math.sqrt(0.5)) / 2
-    return half
 
 
 def excess_mass(distance: Tensor, log_weight: Tensor) -> Tensor:

@@ -83,6 +83,9 @@ class Defect:
     ``bias_a`` and ``bias_b``: its exact bias on the reference pairs A and B (``verify.references.bias``, total
     variation of one round, or of a decoded sequence where the claim is about sequences), with drafts of
     ``draft_length`` nodes. ``caught_by``: the checks of ``verify.exact_checks`` that see it, all of them.
+
+    On continuous laws: the bias of the first token on the pairs of ``verify.continuous_references``, of ``equal`` or
+    ``unequal`` ``covariance``; and the checks of ``verify.spaces.gaussian_checks`` that must see it.
     """
 
     bug: str
@@ -90,6 +93,7 @@ class Defect:
     bias_b: float
     caught_by: tuple[str, ...]
     draft_length: int = 2
+    covariance: str = "equal"
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ def judge_gaussian(
         confirmed, biases = _confirm(subject, first, together, suspects, count, name, seed) if suspects else ([], [])
         lossy = any(item.rejects for item in confirmed) or not all(rows.finite for rows in first)
         hasty = replace(subject, patience=limits.seconds / 8)
+        told = _diagnosis(first, confirmed, seed) if lossy else ""
         example = counterexample(hasty, biases, covariance, count, DELTA, _seed(seed, 3, 0)) if lossy else None
     most = max(len(rows.call) for rows in first)
     least = min(len(rows.call) for rows in first)
@@ -95,6 +96,7 @@ def judge_gaussian(
         acceptance=sum(float(rows.accepted.double().mean()) for rows in first) / len(first),
         overlap=sum(rows.pair.overlap for rows in first) / len(first),
         counterexample=example,
+        diagnosis=told,
         findings=(*findings, *confirmed),
         subject=name,
         scope=scope,
@@ -191,6 +193,17 @@ def _confirm(
         groups.append([item for item in edge_checks(again) if (item.scenario, item.check) in wanted])
         events += [(pool_witness(together, where), again) for where in sorted({where for where, _ in wanted})]
     return family(groups, SECOND, name, seed), measure(events, DELTA)
+
+
+def _diagnosis(first: list[Rows], confirmed: list[Finding], seed: int) -> str:
+    """The known defect whose rows these could be."""
+    from verify.diagnosis import UNKNOWN  # only a wrong law pays for loading these
+    from verify.spaces.gaussian_diagnosis import diagnose_gaussian
+
+    if any(item.check == "row_dependence" and item.rejects for item in confirmed):
+        return f"{UNKNOWN}: the rows of a call depend on one another, and those of every known rule do not"
+    # Far from the seeds of the drafts: the rules draw theirs from tapes of the same kind.
+    return diagnose_gaussian(first, 10**9 + _seed(seed, 4, 0))
 
 
 def _apparent(rows: Rows, rejected: set[str]) -> float:

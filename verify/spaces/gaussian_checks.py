@@ -8,6 +8,7 @@ from dataclasses import replace
 from distributions.tape import GeneratorTape
 from verify.checks import Check
 from verify.checks.battery import holm, stamp
+from verify.checks.branches import Branches
 from verify.checks.chi_square import ChiSquare
 from verify.checks.dependence import RowDependence
 from verify.checks.excess_acceptance import ExcessAcceptance
@@ -28,10 +29,12 @@ def pair_checks(rows: Rows) -> list[Finding]:
     pair, tape = rows.pair, GeneratorTape()
     found = [Support()(rows.emitted, pair.target, LEVEL, tape)]
     if rows.finite:
-        along = rows.columns[:, : pair.dim]
+        along, uniform = rows.columns[:, : pair.dim], Uniform(rows.columns.shape[-1])
         found.append(ExcessAcceptance(rows.drafted, pair.draft)(rows.emitted, pair.target, LEVEL, tape))
+        if pair.start:
+            found.append(Branches(rows.accepted, pair.start)(rows.columns, uniform, LEVEL, tape))
         known: list[Check] = [KolmogorovSmirnov(), ChiSquare(32), ChiSquare(512)]
-        found += [check(rows.columns, Uniform(rows.columns.shape[-1]), LEVEL, tape) for check in known]
+        found += [check(rows.columns, uniform, LEVEL, tape) for check in known]
         joint: list[Check] = [RowDependence(rows.call, rows.accepted)] + ([Products()] if pair.dim > 1 else [])
         found += [check(along, Uniform(pair.dim), LEVEL, tape) for check in joint]
     return [replace(item, scenario=pair.name) for item in found]

@@ -48,6 +48,18 @@ class Pair:
     def dim(self) -> int:
         return self.target.event_shape[0]
 
+    @property
+    def start(self) -> float:
+        """The draft's mean along the first axis, in standard deviations from the target's; 0 where the means are equal,
+        and where the covariances differ, so that the densities cross elsewhere than half-way.
+        """
+        if not torch.equal(self.draft.factor, self.target.factor):
+            return 0.0
+        shift = torch.linalg.solve_triangular(
+            self.target.factor, (self.draft.mean - self.target.mean).unsqueeze(-1), upper=False
+        )
+        return float((shift.squeeze(-1) * self.axes[:, 0]).sum())
+
     def distributions(self, dtype: torch.dtype) -> tuple[Distribution, Distribution]:
         """New torch objects for the two laws, so that no call can alter those of another."""
         return _to_torch(self.draft, dtype), _to_torch(self.target, dtype)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.special import ndtr
 
+from verify.checks.branches import Branches
 from verify.checks.dependence import SMALL_CALL, call_sums
 from verify.checks.products import legendre
 from verify.checks.support import most_repeated, resolution
-from verify.checks.witness import Witness, heaviest_interval
+from verify.checks.witness import Interval, Witness, heaviest_interval
 from verify.spaces.gaussian_pairs import Pair
 from verify.spaces.gaussian_rows import SMALL_CALLS, Rows
 
@@ -40,6 +42,8 @@ def witnesses(rows: Rows, rejected: Collection[str]) -> list[Witness[Rows]]:
         found.append(_atom(rows))
     if "products" in rejected:
         found.append(_same_side(rows))
+    if "branches" in rejected:
+        found.append(_branch(rows))
     return found
 
 
@@ -53,6 +57,28 @@ def _interval(rows: Rows) -> Witness[Rows]:
     interval = every[best][0]
     words, code = rows.pair.describe(best, interval)
     return Witness(words + GIVES, lambda fresh: interval.holds(fresh.columns[:, best]), interval.mass, PLAIN + code)
+
+
+def _branch(rows: Rows) -> Witness[Rows]:
+    """Rows kept somewhere, of which a lossless rule has so many at most; or all but the rows replaced there."""
+    pair = rows.pair
+    found = Branches(rows.accepted, pair.start).heaviest(rows.columns)
+    low, high = ndtr(torch.tensor([found.low, found.high]).double()).tolist()
+    interval = Interval(low, high, inside=True)
+    words, code = pair.describe(0, interval)
+
+    def event(fresh: Rows) -> Tensor:
+        inside = interval.holds(fresh.columns[:, 0])
+        return inside & fresh.accepted if found.kept else ~(inside & ~fresh.accepted)
+
+    kept = "kept = torch.isclose(y, x.to(y.dtype), rtol=1e-6, atol=1e-12).all(-1)"
+    if found.kept:
+        text = f"a draft is kept and {words}{GIVES}"
+        return Witness(text, event, found.mass, f"{PLAIN}{code}\n{kept}\nevent = event & kept")
+    # The event is that no row is replaced there; a bound on too few replacements.
+    text = f"it is not so that the draft is replaced and {words}, with probability {{found:.4g}} where a lossless rule "
+    text += "has at most {mass:.4g}"
+    return Witness(text, event, 1 - found.mass, f"{PLAIN}{code}\n{kept}\nevent = ~(event & ~kept)")
 
 
 def _atom(rows: Rows) -> Witness[Rows]:

@@ -1,4 +1,4 @@
-"""Which check sees which planted defect, exact ones and sampled ones, and whether any of them accuses a control."""
+"""Which check sees which planted defect of a finite vocabulary, and whether any of them accuses a control."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from statsmodels.stats.power import GofChisquarePower
 from torch import Tensor
 
 from distributions.tape import GeneratorTape
+from verify.audit import finite
 from verify.exact_checks import Evidence, applies, catches, exact_checks, findings, panel
 from verify.peer_checks import peer_checks, sampled
 from verify.records import Defect
@@ -39,7 +40,10 @@ blocks. A dash: no number is enough, since one round looks right; there a sequen
 
 def run(budget: str = "quick") -> Study:
     """Both matrices and the biases."""
-    saboteurs, controls = catalog("saboteurs"), catalog("controls")
+    saboteurs, controls = (
+        {name: kind for name, kind in catalog(folder).items() if finite(kind.claim)}
+        for folder in ("saboteurs", "controls")
+    )
     exact = {name: panel(kind(), _length(kind)) for name, kind in (saboteurs | controls).items()}
     cells = {name: _cells(kind(), exact[name], ROWS[budget]) for name, kind in (saboteurs | controls).items()}
     blind = [name for name in saboteurs if all(cells[name][check] != SEES for check in peer_checks())]
@@ -57,9 +61,10 @@ def run(budget: str = "quick") -> Study:
         "Control by check": [{"control": name, **cells[name]} for name in controls],
     }
     biases = [_biases(name, kind, exact[name]) for name, kind in saboteurs.items() if hasattr(kind, "defect")]
+    exact_ones = len(exact_checks())
     figures = {
-        "Which check sees which planted defect": _figure({name: cells[name] for name in saboteurs}),
-        "Which check accuses which control": _figure({name: cells[name] for name in controls}),
+        "Which check sees which planted defect": figure_of({name: cells[name] for name in saboteurs}, exact_ones),
+        "Which check accuses which control": figure_of({name: cells[name] for name in controls}, exact_ones),
     }
     return Study("The kill matrix", text, {**matrices, "Exact biases, and what a chi-square needs": biases}, figures)
 
@@ -130,8 +135,8 @@ def rounds_needed(found: Tensor, wanted: Tensor) -> float:
     return math.ceil(float(np.asarray(draws).item()) * (0.1 / effect) ** 2)
 
 
-def _figure(cells: Mapping[str, Mapping[str, str]]) -> Figure:
-    """The matrix as an image: rules down, checks across."""
+def figure_of(cells: Mapping[str, Mapping[str, str]], exact: int) -> Figure:
+    """The matrix as an image: rules down, checks across, the first of which are ``exact`` ones."""
     names, checks = list(cells), list(next(iter(cells.values())))
     level = {MISSES: 0, UNUSED: 1, SEES: 2}
     image = np.array([[level[cells[name][check]] for check in checks] for name in names])
@@ -149,7 +154,10 @@ def _figure(cells: Mapping[str, Mapping[str, str]]) -> Figure:
     axes.tick_params(which="both", length=0)
     for row, column in np.argwhere(image == level[UNUSED]):
         axes.text(column, row, "–", ha="center", va="center", fontsize=8, color="#777777")
-    axes.axvline(len(exact_checks()) - 0.5, color="#333333", linewidth=1.5)
+    left = ""
+    if exact:
+        axes.axvline(exact - 0.5, color="#333333", linewidth=1.5)
+        left = " · left of the line: exact checks"
     axes.spines[:].set_visible(False)
-    axes.set_xlabel("red: sees a defect · grey: sees none · –: not asked · left of the line: exact checks", fontsize=8)
+    axes.set_xlabel(f"red: sees a defect · grey: sees none · –: not asked{left}", fontsize=8)
     return figure

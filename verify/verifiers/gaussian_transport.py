@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.special import log_ndtr
 
 from distributions.law import Law
+from distributions.normal import normal_cdf
 from distributions.tape import Tape
 from verify.frame import Along, sibling_frame
-from verify.normals import crossings_of_largest, gaussian_sibling_cap, normal_cdf
+from verify.normals import crossings_of_largest, gaussian_sibling_cap
 from verify.records import Claim, Draft, Outcome
 from verify.siblings import keep_first, siblings
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.special import log_ndtr, ndtri
 
 from distributions.law import Law
+from distributions.normal import normal_cdf
 from distributions.tape import Tape
 from verify.frame import Frame, first_rejected
-from verify.normals import normal_cdf
 from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude
 

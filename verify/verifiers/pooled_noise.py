@@ -11,11 +11,14 @@ from torch import Tensor
 
 from distributions.law import Law
 from distributions.path import Denoiser, PathLaw
-from distributions.pooled import PooledNoise, influence
+from distributions.pooled import PooledNoise, influence, noises
 from distributions.tape import Tape
 from verify.frame import first_rejected
 from verify.records import Claim, Draft, Outcome
 from verify.residual import ThinningCapped, conclude
+
+SAME = 1e-4
+"""How near two solutions must be to be one."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,11 @@ class PooledNoiseRule:
 
     ``spread``: the variance of the data within one of their modes, on which the weights depend; any value is exact.
 
-    A value counts as good where the target's map reaches it, found from the draft's noise, and the draft's from the
-    target's, both upright (det > 0). Both densities are right there if the maps are one to one on it; elsewhere the
-    draft is rejected and a draw of the target kept, which is exact with the same event on both sides.
+    It is exact whether or not the maps F are one to one. From a drafted eta the target's noise eta' with F'(eta') =
+    F(eta) is searched, and from eta' the draft's again: where that comes back to eta, the pair is good. Good pairs
+    match the two noises one to one, and the match has the Jacobian det F / det F', so that the rule is speculative
+    sampling of the noise under a change of variables. A noise without a partner is rejected as a draft, and kept as a
+    draw of the target.
     """
 
     spread: float = 0.05
@@ -41,7 +46,6 @@ class PooledNoiseRule:
         exact=True,
         reference="lemma L7 with a change of variables; the generalisation of speculation on the last Gaussian",
         laws="path",
-        note="where the maps from noise to token are one to one",
     )
 
     def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
@@ -65,33 +69,47 @@ class PooledNoiseRule:
         return conclude(draft, target, accept, log_accept, tape, residual)
 
 
-def compare(drafted: PooledNoise, wanted: PooledNoise, value: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
-    """log target - log draft at ``value`` (rows, d), the draft's map at ``eta``; and whether the value is good."""
-    there, log_target, found = wanted.invert(value, eta)
-    back, log_draft, again = drafted.invert(value, there)
-    return log_target - log_draft, found & again & ((back - eta).abs().amax(-1) < 1e-4)
+def compare(near: PooledNoise, far: PooledNoise, value: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
+    """log far - log near of ``value`` (rows, d), which ``near`` maps eta to; and whether the value is good.
+
+    Good is what the far map reaches from eta, and the near one from there again. The question is the same from either
+    side, so that a value is good as a draft exactly when it is good as a draw of the target.
+    """
+    there, log_far, found = far.invert(value, _guess(near, far, eta))
+    back, log_near, again = near.invert(value, _guess(far, near, there))
+    good = found & again & ((back - eta).abs().amax(-1) < SAME)
+    return torch.where(good, log_far - log_near, -math.inf), good
 
 
-def thin_pooled(drafted: PooledNoise, wanted: PooledNoise, tape: Tape, site: str, cap: int = 10_000) -> Tensor:
+def _guess(near: PooledNoise, far: PooledNoise, eta: Tensor) -> Tensor:
+    """The sum of the noise with which the far chain would walk the near one's whole path."""
+    return torch.einsum("k,rkd->rd", far.weights, noises(far.kernel, near.path(eta)))
+
+
+def thin_pooled(drafted: PooledNoise, wanted: PooledNoise, tape: Tape, site: str, cap: int = 100_000) -> Tensor:
     """One target path (rows, T + 1, d) for each row, x_0 from (target - draft)+ given the shared noise, by thinning.
 
-    Only unfinished rows draw again. Raises ThinningCapped after ``cap`` draws in one row.
+    Only unfinished rows draw again, and the fewer are left the more draws each makes at once, of which the first that
+    is kept counts: the law is that of one by one. Raises ThinningCapped after ``cap`` draws in one row.
     """
-    path = torch.zeros_like(wanted.others)
-    left = torch.arange(len(path), device=path.device)
-    for _ in range(cap):
-        target, draft, some = wanted[left], drafted[left], tape[left]
-        there = some.normal(f"{site}.proposal", (len(left), target.kernel.dim))
-        proposal = target.path(there)
-        eta, _, reached = draft.invert(proposal[:, -1], there)
-        log_ratio, good = compare(draft, target, proposal[:, -1], eta)
-        keep = torch.where(good & reached, -torch.expm1((-log_ratio).clamp(max=0)), 1.0)
-        kept = some.coin(f"{site}.keep", keep)
-        path[left[kept]] = proposal[kept]
-        left = left[~kept]
-        if not len(left):
-            return path
-    raise ThinningCapped(f"{len(left)} rows of {site!r} kept none of {cap} draws; the laws overlap almost wholly")
+    path, size, tried = torch.zeros_like(wanted.others), len(wanted.others), 0
+    left = torch.arange(size, device=path.device)
+    while len(left):
+        if tried >= cap:
+            raise ThinningCapped(f"{len(left)} rows of {site!r} kept none of {tried} draws; the laws are all but one")
+        each = max(1, size // len(left))
+        rows = left.repeat_interleave(each)
+        target, draft, some = wanted[rows], drafted[rows], tape[rows]
+        eta = some.normal(f"{site}.proposal", (len(rows), target.kernel.dim))
+        proposal = target.path(eta)
+        log_ratio, good = compare(target, draft, proposal[:, -1], eta)
+        keep = torch.where(good, -torch.expm1(log_ratio.clamp(max=0)), 1.0)
+        kept = some.coin(f"{site}.keep", keep).reshape(-1, each)
+        first = kept.to(torch.int8).argmax(1)
+        done = kept.any(1)
+        path[left[done]] = proposal.reshape(-1, each, *path.shape[1:])[done, first[done]]
+        left, tried = left[~done], tried + each
+    return path
 
 
 def _kernel(law: Law) -> Denoiser:
