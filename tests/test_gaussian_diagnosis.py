@@ -92,7 +92,8 @@ def on_the_line(x: Tensor, q: Distribution, p: Distribution) -> Tensor:
 
 
 def squares(x: Tensor, q: Distribution, p: Distribution) -> Tensor:
-    return (0.5 * (((x - q.mean) / q.stddev) ** 2 - ((x - p.mean) / p.stddev) ** 2).sum(-1)).exp()
+    """The exponentials, each without what it is divided by."""
+    return (logr(x, q, p) + q.log_prob(q.mean) - p.log_prob(p.mean)).exp()
 
 
 def tempered(t: float) -> Part:
@@ -154,6 +155,7 @@ COMPOSED: dict[str, Sampler] = {
     "inverted ratio": draw(lambda x, q, p: (-logr(x, q, p)).exp(), thinned),
 }
 UNEQUAL = {"squares only"}
+# A tolerance keeps next to nothing in many dimensions.
 FLAT = {"nothing across", "lenience, and nothing across"}  # on the line there is nothing across
 RARE = {"hundred tries, then zeros", "log u in half precision"}  # a bias of 1e-3 at most takes all rows of a judge
 BRIEF = Budget(32_768, 120.0)
@@ -174,7 +176,7 @@ def at_dimensions(names: dict[str, object], quick: set[tuple[str, int]]) -> list
         pytest.param(name, dim, marks=() if (name, dim) in quick else pytest.mark.slow)
         for name in names
         for dim in (1, 4, 16)
-        if dim > 1 or name not in FLAT
+        if (dim > 1 or name not in FLAT) and (dim == 1 or not name.startswith("tolerance"))
     ]
 
 

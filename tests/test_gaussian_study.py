@@ -23,8 +23,9 @@ from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude, log_ratio
 from verify.studies import gaussian_rules
 from verify.studies.gaussian_rules.cells import cumulative, integrals, inverse, variation
+from verify.studies.gaussian_rules.decisions import NotOnTheLine
 from verify.studies.gaussian_rules.lift import clopper_pearson, run
-from verify.studies.gaussian_rules.line import NotOnTheLine, line_law
+from verify.studies.gaussian_rules.line import line_law
 from verify.studies.gaussian_rules.subjects import ALPHA, Subject, find, subjects
 from verify.verifier import catalog
 from verify.verifiers.gaussian_block import GaussianBlock

@@ -18,9 +18,9 @@ from distributions.mixture import Mixture
 from distributions.tape import GeneratorTape
 from distributions.training import Trained, pretrained
 from verify.records import Draft
-from verify.studies.sampler_definitions import amplified, cells, present
+from verify.studies.sampler_definitions import _chosen, amplified, cells, present
 from verify.studies.sampler_definitions.cells import Cell, Definition, Ruler, Size, accepted, directions, qualities
-from verify.studies.sampler_definitions.choice import as_good, best, recommended
+from verify.studies.sampler_definitions.choice import as_good, best, eligible, pooled, recommended, rivals
 from verify.study import write
 from verify.verifiers.coalescing import Coalescing
 from verify.verifiers.whole_path import WholePath
@@ -160,13 +160,34 @@ def test_the_choice() -> None:
     assert recommended(found, ["a", "b", "c"], "coalescing") is None
 
 
+def test_what_the_choice_does_not_decide() -> None:
+    """Rivals are the eligible ones within two errors of the difference, .0283 here; one that is too far is none."""
+    found = [
+        cell("a", 10, 0.10, 0.60),
+        cell("a", 25, 0.10, 0.58),
+        cell("a", 50, 0.10, 0.50),
+        cell("a", 100, 0.50, 0.60),
+    ]
+    chosen = recommended(found, ["a"], "coalescing")
+    assert chosen == found[0].definition
+    assert rivals(found, ["a"], "coalescing", chosen) == [found[1].definition]
+    assert eligible(found, ["a"], "coalescing") == {item.definition for item in found[:3]}
+    assert pooled([(0.2, 0.03), (0.4, 0.04)]) == pytest.approx((0.3, 0.025))
+    alone = present_text(found[:1] + found[2:], {"a": (0.01, 0.001)})
+    assert "No other of them" in alone and "not decided" in present_text(found, {"a": (0.01, 0.001)})
+
+
+def present_text(found: list[Cell], floor: dict[str, tuple[float, float]]) -> str:
+    return _chosen(found, list(floor), "coalescing", {"a": (0.55, 0.01)})
+
+
 def test_a_small_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "STEPS", (3, 6))
     size, seed = Size(20, 10, 10, (3,)), count()
     sizes = {"ring": size, "low_rank": size}
     found = [x for name in sizes for x in cells.measured(name, size, seed)]
     found += [*cells.flows("ring", size, seed), *cells.exact("ring", size, seed)]
-    study = present(found, cells.floors(sizes, seed))
+    study = present(found, cells.floors(sizes, seed), {})
     table = study.tables["Every definition, with standard errors"]
     assert len(table) == 2 * 32 + 2 + 24 and {row["data"] for row in table} == {*sizes, "ring, exact head"}
     assert set(sizes) <= set(datasets()) and len(study.figures) == 2

@@ -45,7 +45,7 @@ def shrunken_ring(condition: Tensor) -> PathLaw:
 
 
 def test_encoding() -> None:
-    """On two circles, so never the null condition; no two windows near N(0, I) alike; moves by at most 1.5 each."""
+    """On two circles, so never the null condition; all round them; smooth, and the last token counts the most."""
     window = GeneratorTape(0).normal("window", (500, 2, 16))
     found = encoded(window)
     assert found.shape == (500, 4)
@@ -54,8 +54,13 @@ def test_encoding() -> None:
     # Both angles go round the circle: the resultant of N(phase, 1.5^2) is exp(-1.5^2 / 2) = .325, 5 sd of 500 = .22.
     centre = found.reshape(500, 2, 2).mean(0).square().sum(-1).sqrt()
     assert float((centre - 0.325).abs().max()) < 0.22
-    bumped = encoded(window + 1e-6 * torch.ones(()))
-    assert float((bumped - found).abs().max()) < 1.5 * 16 * 1e-6
+    # A unit's move of one token turns the condition by 1.5 at most, and the last token counts twice the one before.
+    moves = []
+    for place in (1, 0):
+        moved = window.clone()
+        moved[:, place, 3] += 1e-6
+        moves.append(float((encoded(moved) - found).norm(dim=-1).max()) / 1e-6)
+    assert 0 < moves[0] < 1.5 * 2**0.5 and abs(moves[0] / moves[1] - 2) < 0.05
 
 
 def test_is_a_model_with_a_window() -> None:

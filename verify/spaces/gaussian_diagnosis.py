@@ -9,12 +9,12 @@ from typing import Any
 from verify.diagnosis import UNKNOWN, named
 from verify.spaces.gaussian_rows import Rows
 from verify.spaces.gaussian_rules import suspected
-from verify.spaces.gaussian_suspects import SKETCH, as_it_stands, beside, with_its_number
+from verify.spaces.gaussian_suspects import Case, as_it_stands, beside, some_of, with_its_number
 from verify.suspects import Candidate
 from verify.verifiers.rejection import Rejection
 
-FULL = 32_768
-"""Rows of each pair that the candidates are compared on which few rows leave."""
+SKETCH, FULL = 4_096, 32_768
+"""Rows of each pair on which a rule is first laid beside the function; and then, if few rows leave it."""
 LEVEL = 1e-3
 """The probability at most with which the right name is withheld."""
 PLAIN = 25.0
@@ -31,11 +31,12 @@ def diagnose_gaussian(first: Sequence[Rows], seed: int = 0) -> str:
     law of what is emitted do, it is said that the coupling is another one. Where no rule agrees as it stands, its one
     number, if it has one, is fitted. The seed is that of the rules' own draws.
     """
-    cases = [rows for rows in first if rows.finite and rows.pair.overlap < 1 - 1e-12]
-    cases.sort(key=lambda rows: rows.pair.overlap < 0.05)  # slow for some, and telling for few
-    plain = [_plainness(rows, seed + place) for place, rows in enumerate(cases)]
+    chosen = [rows for rows in first if rows.finite and rows.pair.overlap < 1 - 1e-12]
+    chosen.sort(key=lambda rows: rows.pair.overlap < 0.05)  # slow for some, and telling for few
+    plain = [_plainness(rows, seed + place) for place, rows in enumerate(chosen)]
     if not any(size >= PLAIN for size in plain):
         return ""
+    cases = [Case(some_of(rows, SKETCH), some_of(rows, FULL)) for rows in chosen]
     alike: list[tuple[Candidate, str]] = []
     otherwise: list[tuple[Candidate, str]] = []
     for variants in (as_it_stands, with_its_number):
@@ -62,13 +63,13 @@ class Comparison:
     pairs: int
 
 
-def compare(rule: Any, cases: Sequence[Rows], plain: Sequence[float], seed: int) -> Comparison:
+def compare(rule: Any, cases: Sequence[Case], plain: Sequence[float], seed: int) -> Comparison:
     """A rule's rows beside the function's on pair after pair: few rows first, and then the most there are."""
     apart = jointly = True
     taken = list(range(len(cases)))
-    for size in (SKETCH, FULL):
+    for rows in ([case.few for case in cases], [case.many for case in cases]):
         for place in list(taken):
-            found = beside(rule, cases[place], size, seed + place)
+            found = beside(rule, rows[place], seed + place)
             if found is None:
                 taken.remove(place)
                 continue
@@ -83,15 +84,15 @@ def compare(rule: Any, cases: Sequence[Rows], plain: Sequence[float], seed: int)
 
 def _plainness(rows: Rows, seed: int) -> float:
     """The largest difference from an exact rule: in the law, or in the drafts kept if they are more than may be."""
-    found = beside(Rejection(), rows, len(rows.emitted), seed) or []
+    found = beside(Rejection(), rows, seed) or []
     parts = ("law", "kept") if float(rows.accepted.double().mean()) > rows.pair.overlap else ("law",)
     return max(item.size for item in found if item.part in parts)
 
 
-def _branch(cases: Sequence[Rows], seed: int) -> str:
+def _branch(cases: Sequence[Case], seed: int) -> str:
     """Whether what the function keeps is what rejection keeps."""
-    for place, rows in enumerate(cases):
-        found = beside(Rejection(), rows, FULL, seed + place) or []
+    for place, case in enumerate(cases):
+        found = beside(Rejection(), case.many, seed + place) or []
         if any(item.part == "kept" and item.p_value < LEVEL / len(cases) for item in found):
             return "it keeps other drafts than rejection does"
     return "it keeps as rejection does, and what it puts in place of the others is wrong"

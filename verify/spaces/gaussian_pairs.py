@@ -75,6 +75,16 @@ class Pair:
         radii = [gammainc(_real(0.5 * part.shape[-1]), 0.5 * part.sum(-1, keepdim=True)) for part in shells]
         return torch.cat((ndtr(along), *radii), -1)
 
+    def coordinates(self, output: Tensor) -> Tensor:
+        """(n, 3): the coordinates along the first two ``axes``, and the squared radius across the first; those that do
+        not exist are 0. Rounded, since the last digits of one value depend on how it is computed.
+        """
+        white = torch.linalg.solve_triangular(self.target.factor, (output.double() - self.target.mean).T, upper=False).T
+        along = white @ self.axes[:, :2]
+        across = (white - along[:, :1] * self.axes[:, 0]).square().sum(-1, keepdim=True)
+        side = torch.zeros(len(output), 2 - along.shape[1], dtype=torch.float64)
+        return torch.cat((along, side, across), -1).round(decimals=9)
+
     def describe(self, column: int, where: Interval) -> tuple[str, str]:
         """An interval of a column in words, and as code that computes its event from ``y`` and ``target``."""
         lines: list[str] = []

@@ -42,8 +42,12 @@ def differences(one: Rows, other: Rows) -> list[Difference]:
 
 def repeats(rows: Rows) -> Tensor:
     """Rows (n,) whose value occurs three times and more."""
-    _, place, count = np.unique(rows.emitted[:, 0].numpy(), return_inverse=True, return_counts=True)
-    return torch.as_tensor(count[place] > 2)
+    ordered, order = rows.emitted[:, 0].sort()
+    again = ordered[2:] == ordered[:-2]
+    found = torch.zeros(len(ordered), dtype=torch.bool)
+    for shift in range(3):
+        found[order[shift : len(order) - 2 + shift][again]] = True
+    return found
 
 
 def _features(one: Rows, other: Rows) -> Iterator[tuple[str, str, tuple[Tensor, Tensor]]]:
@@ -55,9 +59,7 @@ def _features(one: Rows, other: Rows) -> Iterator[tuple[str, str, tuple[Tensor, 
     def halves(code: Tensor) -> tuple[Tensor, Tensor]:
         return code[:split], code[split:]
 
-    # Rounded, or the last digits of values that are the same would tell one computation from another.
-    emitted = both(one.columns, other.columns).round(decimals=9)
-    drafted = both(*(rows.pair.columns(rows.drafted) for rows in (one, other))).round(decimals=9)
+    drafted, emitted = (both(*parts) for parts in zip(one.coordinates, other.coordinates, strict=True))
     replaced = ~both(one.accepted, other.accepted)
     place, start = emitted[:, 0], drafted[:, 0]
     yield "place", "law", halves(_cells(place, 32))
@@ -68,7 +70,7 @@ def _features(one: Rows, other: Rows) -> Iterator[tuple[str, str, tuple[Tensor, 
     joint = _cells(start, 8, replaced) * 8 + _cells(place, 8, replaced)
     yield "drafts and their replacements", "coupling", halves(_within(replaced, joint))
     if dim > 1:
-        radius, side = emitted[:, -1], emitted[:, 1]
+        side, radius = emitted[:, 1], emitted[:, 2]
         yield "radius across", "law", halves(_cells(radius, 16))
         yield "place and radius", "law", halves(_cells(place, 6) * 6 + _cells(radius, 6))
         yield "place and a coordinate across", "law", halves(_cells(place, 6) * 6 + _cells(side, 6))

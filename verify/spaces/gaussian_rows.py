@@ -46,6 +46,11 @@ class Rows:
         return self.pair.columns(self.emitted)
 
     @cached_property
+    def coordinates(self) -> tuple[Tensor, Tensor]:
+        """Those of the drafts and of the outputs, (n, 3) each."""
+        return self.pair.coordinates(self.drafted), self.pair.coordinates(self.emitted)
+
+    @cached_property
     def accepted(self) -> Tensor:
         return same(self.emitted, self.drafted)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from scipy.optimize import brentq
@@ -15,19 +15,16 @@ from verify.spaces.gaussian_rows import Rows
 from verify.spaces.gaussian_rules import rows_of, verified
 from verify.suspects import Candidate
 
-SKETCH, FIT = 4_096, 32_768
-"""Rows of each pair on which a rule is first laid beside the function; and those that a number is fitted to."""
 FAR = 1e-6
 """A rule whose law differs at this level on few rows, its number fitted to them, is not looked at further."""
 
 
-def beside(rule: Any, rows: Rows, size: int, seed: int) -> list[Difference] | None:
-    """None where the rule does not take such laws."""
-    some = some_of(rows, size)
-    try:
-        return differences(some, rows_of(rule, rows.pair, [len(some.emitted)], seed))
-    except (TypeError, ThinningCapped):
-        return None
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A function's rows on one pair: ``few`` to begin with, and ``many``."""
+
+    few: Rows
+    many: Rows
 
 
 def some_of(rows: Rows, size: int) -> Rows:
@@ -36,7 +33,15 @@ def some_of(rows: Rows, size: int) -> Rows:
     return Rows(rows.pair, *(part[-size:] for part in parts))
 
 
-def as_it_stands(name: str, kind: type[Any], cases: Sequence[Rows], seed: int) -> Iterator[Candidate]:
+def beside(rule: Any, rows: Rows, seed: int) -> list[Difference] | None:
+    """The rows of a function and as many of a rule. None where the rule does not take such laws."""
+    try:
+        return differences(rows, rows_of(rule, rows.pair, [len(rows.emitted)], seed))
+    except (TypeError, ThinningCapped):
+        return None
+
+
+def as_it_stands(name: str, kind: type[Any], cases: Sequence[Case], seed: int) -> Iterator[Candidate]:
     """The rule, and where a switch is all it has, with that turned as well."""
     yield Candidate(name, kind())
     if [str(number.type) for number in fields(kind)] == ["bool"]:
@@ -44,7 +49,7 @@ def as_it_stands(name: str, kind: type[Any], cases: Sequence[Rows], seed: int) -
         yield Candidate(name, replace(kind(), **{switch: not getattr(kind(), switch)}), switch)
 
 
-def with_its_number(name: str, kind: type[Any], cases: Sequence[Rows], seed: int) -> Iterator[Candidate]:
+def with_its_number(name: str, kind: type[Any], cases: Sequence[Case], seed: int) -> Iterator[Candidate]:
     """The rule with its number fitted, where a number is all it has: a real one, which moves the acceptance, to the
     share of drafts kept; a whole one, which counts tries, to the share of repeated values.
     """
@@ -77,16 +82,16 @@ def _repeated_by(rule: Any, rows: Rows, seed: int) -> float:
     return _repeated(rows_of(rule, rows.pair, [len(rows.emitted)], seed))
 
 
-def _sketched(rule: Any, cases: Sequence[Rows], seed: int) -> bool:
+def _sketched(rule: Any, cases: Sequence[Case], seed: int) -> bool:
     """Whether the law of a rule is near the function's on few rows, as it will be with a number found on few rows."""
-    for place, rows in enumerate(cases):
-        found = beside(rule, rows, SKETCH, seed + place)
+    for place, case in enumerate(cases):
+        found = beside(rule, case.few, seed + place)
         if found is not None and any(item.p_value < FAR for item in found if item.part == "law"):
             return False
     return True
 
 
-def _fitted(kind: type[Any], number: str, measure: Measure, cases: Sequence[Rows], seed: int) -> Any:
+def _fitted(kind: type[Any], number: str, measure: Measure, cases: Sequence[Case], seed: int) -> Any:
     """The rule whose measure is that of the function, summed over two pairs: on few rows first, and where that is
     near enough on the most there are. None where no number between 1 / 1024 and 1024 times the default has it.
     """
@@ -107,11 +112,11 @@ def _fitted(kind: type[Any], number: str, measure: Measure, cases: Sequence[Rows
         found = _sign_change(beyond, ends)
         return None if found is None else float(brentq(beyond, *found, xtol=precision))
 
-    telling = (cases[0], max(cases, key=of_rows))
-    coarse = zero([some_of(rows, SKETCH) for rows in telling], (-10.0, 10.0), 0.02)
+    telling = (cases[0], max(cases, key=lambda case: of_rows(case.many)))
+    coarse = zero([case.few for case in telling], (-10.0, 10.0), 0.02)
     if coarse is None or not _sketched(with_number(coarse), cases, seed):
         return None
-    fine = zero([some_of(rows, FIT) for rows in telling], (coarse - 0.5, coarse + 0.5), 1e-3)
+    fine = zero([case.many for case in telling], (coarse - 0.5, coarse + 0.5), 1e-3)
     return None if fine is None else with_number(fine)
 
 

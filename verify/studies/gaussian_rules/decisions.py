@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from distributions.tape import GeneratorTape
 from verify.decode import parents
 from verify.records import Outcome
-from verify.studies.gaussian_rules.cells import REACH, integrals
+from verify.studies.gaussian_rules.cells import REACH, cumulative, integrals
 from verify.studies.gaussian_rules.given import ask
 from verify.verifier import Verifier
 
@@ -63,8 +64,7 @@ class Decisions:
     def density(self) -> Callable[[Tensor], Tensor]:
         """The density of the first token at a place, on the event that it was drafted."""
         if self.alone:
-            ends = torch.linspace(-REACH, REACH, 41, dtype=torch.float64)
-            mean = torch.stack([self._mean(node, ends) for node in range(self.nodes)])
+            mean = self.means
 
             def kept(place: Tensor) -> Tensor:
                 coin = self.coins(place.unsqueeze(-1).expand(-1, self.nodes))
@@ -80,11 +80,24 @@ class Decisions:
             raise NotOnTheLine(f"a coin depends on all of {self.nodes} places")
         return lambda place: phi(place) * sum(self._beside(place, node) for node in set(self.first.values()) - {-1})
 
-    def _mean(self, node: int, ends: Tensor) -> Tensor:
-        def density(place: Tensor, _: Tensor) -> Tensor:
-            return phi(place) * self.coins(place.unsqueeze(-1).expand(-1, self.nodes))[:, node]
+    def kept(self) -> float:
+        """The probability that the first token was drafted."""
+        if self.alone:
+            return float(self.chances(self.means.unsqueeze(0)).sum())
+        return float(cumulative(self.density(), torch.linspace(-9, REACH, 20).double(), -REACH, self.error)[-1])
 
-        return integrals(density, ends[:-1], ends[1:]).sum()
+    @cached_property
+    def means(self) -> Tensor:
+        """The chance (N,) of each coin, its own place integrated."""
+        ends = torch.linspace(-REACH, REACH, 21, dtype=torch.float64)
+
+        def mean(node: int) -> Tensor:
+            def density(place: Tensor, _: Tensor) -> Tensor:
+                return phi(place) * self.coins(place.unsqueeze(-1).expand(-1, self.nodes))[:, node]
+
+            return integrals(density, ends[:-1], ends[1:]).sum()
+
+        return torch.stack([mean(node) for node in range(self.nodes)])
 
     def _beside(self, place: Tensor, node: int) -> Tensor:
         """The chance of a node at ``place`` to be the first token, the other one integrated."""

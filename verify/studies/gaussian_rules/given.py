@@ -37,8 +37,8 @@ class Given:
 
     rows: Tensor
     accept: Tensor
-    uniform_: Tensor
-    normal_: Tensor
+    uniforms: Tensor
+    normals: Tensor
     tails: int = 0
     asked: list[Asked] = field(default_factory=list)
 
@@ -50,7 +50,7 @@ class Given:
 
     def uniform(self, site: str, shape: Sequence[int]) -> Tensor:
         self._note(site, "uniform")
-        value = self.accept if site.startswith("accept") else self.uniform_
+        value = self.accept if site.startswith("accept") else self.uniforms
         return value[self.rows].reshape(tuple(shape))
 
     def coin(self, site: str, prob: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Given:
 
     def normal(self, site: str, shape: Sequence[int]) -> Tensor:
         turn = self._note(site, "normal")
-        column = self.normal_[:, min(turn, self.normal_.shape[1] - 1)][self.rows]
+        column = self.normals[:, min(turn, self.normals.shape[1] - 1)][self.rows]
         return column.reshape(-1, *(1,) * (len(shape) - 1)).expand(tuple(shape))
 
     def categorical(self, site: str, probs: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class Given:
         raise NotImplementedError(f"site {site!r} draws noise; a Gaussian rule on the line has none")
 
     def __getitem__(self, rows: Tensor) -> Given:
-        return Given(self.rows[rows], self.accept, self.uniform_, self.normal_, self.tails, self.asked)
+        return Given(self.rows[rows], self.accept, self.uniforms, self.normals, self.tails, self.asked)
 
 
 def ask(

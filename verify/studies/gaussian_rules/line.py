@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from distributions.normal import normal_cdf
 from verify.studies.gaussian_rules.cells import REACH, cumulative, variation
-from verify.studies.gaussian_rules.decisions import NotOnTheLine, decisions
+from verify.studies.gaussian_rules.decisions import decisions
 from verify.studies.gaussian_rules.refusals import refused_below
 from verify.verifier import Verifier
 
@@ -34,15 +33,11 @@ def line_law(rule: Verifier, nodes: int, distance: float) -> LineLaw:
     """
     decided = decisions(rule, nodes, distance)
     density = decided.density()
-    top = torch.linspace(-REACH, distance + REACH, 2, dtype=torch.float64)
-    kept = float(cumulative(density, torch.linspace(-REACH, REACH, 21, dtype=torch.float64), -REACH, decided.error)[-1])
+    kept = decided.kept()
     how, below, taken = refused_below(decided, 1 - kept)
 
     def gap(place: Tensor) -> Tensor:
         return cumulative(density, place, -REACH, decided.error) + below(place) - normal_cdf(place - distance)
 
     width = 0.5 if decided.alone else 1.0
-    return LineLaw(variation(gap, float(top[0]), float(top[1]), width), kept, taken, how)
-
-
-__all__ = ["LineLaw", "NotOnTheLine", "line_law"]
+    return LineLaw(variation(gap, -REACH, distance + REACH, width), kept, taken, how)

@@ -15,9 +15,9 @@ from verify.checks.ks import distances
 from verify.decode import parents
 from verify.normals import gaussian_sibling_cap, shared_mass
 from verify.studies.gaussian_rules.cells import REACH, integrals
-from verify.studies.gaussian_rules.decisions import decisions, phi
+from verify.studies.gaussian_rules.decisions import NotOnTheLine, decisions, phi
 from verify.studies.gaussian_rules.lift import clopper_pearson, run
-from verify.studies.gaussian_rules.line import LineLaw, NotOnTheLine, line_law
+from verify.studies.gaussian_rules.line import LineLaw, line_law
 from verify.verifier import Verifier, catalog
 from verify.verifiers.lenient import Lenient
 from verify.verifiers.tolerance import Tolerance

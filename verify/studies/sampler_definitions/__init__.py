@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 
+from distributions.tape import GeneratorTape
+from distributions.training import pretrained
 from verify.studies.sampler_definitions import drawings
 from verify.studies.sampler_definitions.cells import (
     FLOW,
@@ -15,13 +17,27 @@ from verify.studies.sampler_definitions.cells import (
     Cell,
     Definition,
     Estimate,
+    accepted,
     exact,
     floors,
     flows,
     measured,
 )
-from verify.studies.sampler_definitions.choice import as_good, best, noise_costs, of, recommended, share
+from verify.studies.sampler_definitions.choice import (
+    as_good,
+    best,
+    eligible,
+    noise_costs,
+    of,
+    pooled,
+    recommended,
+    rivals,
+    share,
+)
 from verify.study import Row, Study
+
+FRESH = 4
+"""How many times the drafts of a cell the recommended definition is measured with again."""
 
 
 def run(budget: str = "quick") -> Study:
@@ -32,14 +48,24 @@ def run(budget: str = "quick") -> Study:
         found += [*measured(name, size, seed), *flows(name, size, seed)]
     first = next(iter(sizes))
     found += exact(first, sizes[first], seed)
-    return present(found, floors(sizes, seed))
+    fresh: dict[str, dict[str, Estimate]] = {}
+    for rule in RULES:
+        chosen = recommended(found, list(sizes), rule)
+        if chosen is None:
+            continue
+        for name, size in sizes.items():
+            again = accepted(pretrained(name), chosen, FRESH * size.drafts, GeneratorTape(next(seed)))
+            fresh.setdefault(rule, {})[name] = again[rule]
+    return present(found, floors(sizes, seed), fresh)
 
 
-def present(cells: Sequence[Cell], floor: Mapping[str, Estimate]) -> Study:
-    """The study of what was measured; ``floor`` has the data sets with trained heads, and their exact samples."""
+def present(cells: Sequence[Cell], floor: Mapping[str, Estimate], fresh: Mapping[str, Mapping[str, Estimate]]) -> Study:
+    """The study of what was measured; ``floor`` has the data sets with trained heads, and their exact samples, and
+    ``fresh`` by rule and data set the acceptance of the recommended definition on drafts that did not choose it.
+    """
     return Study(
         title="Sampler definitions: quality against acceptance",
-        text="\n\n".join(text(cells, floor)),
+        text="\n\n".join(text(cells, floor, fresh)),
         tables={
             "The definition to choose, by rule": list(choices(cells, list(floor))),
             "Every definition, with standard errors": [row(cell) for cell in cells],
@@ -81,19 +107,15 @@ def _choice(rule: str, data: str, cell: Cell, among: int | None) -> Row:
     return {**found, "as good": "" if among is None else among}
 
 
-def text(cells: Sequence[Cell], floor: Mapping[str, Estimate]) -> Iterator[str]:
+def text(
+    cells: Sequence[Cell], floor: Mapping[str, Estimate], fresh: Mapping[str, Mapping[str, Estimate]]
+) -> Iterator[str]:
     """The paragraphs above the figures; every number is computed."""
     names = list(floor)
-    found = {rule: recommended(cells, names, rule) for rule in RULES}
-    chosen = {rule: item for rule, item in found.items() if item is not None}
-    told = "; ".join(
-        f"{rule}: {item}, accepting {share(cells, names, rule, item):.3f} in the mean of {' and '.join(names)}"
-        for rule, item in chosen.items()
-    )
     yield (
         "**What to choose.** Of the definitions whose tokens are no further from the data than those of the best one, "
-        "within two standard errors and on every data set, these are accepted most. "
-        + (told + "." if told else "No definition is as good as the best one on every data set.")
+        "within two standard errors and on every data set, the one that is accepted most. "
+        + " ".join(_chosen(cells, names, rule, fresh.get(rule, {})) for rule in RULES)
     )
     yield (
         "**How it is measured.** A definition is a number of steps of MAR's cosine chain, the level at which it "
@@ -129,6 +151,23 @@ def text(cells: Sequence[Cell], floor: Mapping[str, Estimate]) -> Iterator[str]:
             "**No noise at all.** A deterministic sampler is another target, with an exact density of its tokens; "
             f"flow_exact accepts 1 - TV of these, one step in: {told}."
         )
+
+
+def _chosen(cells: Sequence[Cell], names: Sequence[str], rule: str, fresh: Mapping[str, Estimate]) -> str:
+    """The choice for one rule, how many it was made among, and what is left of its acceptance on fresh drafts."""
+    chosen = recommended(cells, names, rule)
+    if chosen is None:
+        return f"For {rule} none is as good as the best on every data set."
+    among, others = len(eligible(cells, names, rule)), rivals(cells, names, rule, chosen)
+    told = f"For {rule}: {chosen}, of {among} such; {_plus_minus(share(cells, names, rule, chosen))} in the mean"
+    if fresh:
+        told += f", which favours the winner, and {_plus_minus(pooled(list(fresh.values())))} on fresh drafts"
+    if others:
+        named = "; ".join(map(str, others))
+        return (
+            f"{told}. {len(others)} more cannot be told from it by acceptance, so the choice is not decided: {named}."
+        )
+    return f"{told}. No other of them is within two standard errors."
 
 
 def amplified(steps: int, inside: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from verify.studies.sampler_definitions.cells import FLOW, Cell, Definition
+from verify.studies.sampler_definitions.cells import FLOW, Cell, Definition, Estimate
 
 ERRORS = 2.0
 """Standard errors within which two distances count as equal."""
@@ -27,21 +27,37 @@ def as_good(cells: Sequence[Cell]) -> list[Cell]:
     return [x for x in cells if x.distance[0] - nearest[0] <= ERRORS * math.hypot(x.distance[1], nearest[1])]
 
 
+def eligible(cells: Sequence[Cell], names: Sequence[str], rule: str) -> set[Definition]:
+    """The definitions that ``rule`` can read and that are as good as any on every data set."""
+    each = [{cell.definition for cell in as_good(of(cells, name)) if rule in cell.accepted} for name in names]
+    return set.intersection(*each)
+
+
 def recommended(cells: Sequence[Cell], names: Sequence[str], rule: str) -> Definition | None:
-    """The definition that ``rule`` accepts most of, in the mean over data sets, of those as good as any on each.
-
-    None where no definition is as good on all of them.
-    """
-    held: set[Definition] | None = None
-    for name in names:
-        mine = {cell.definition for cell in as_good(of(cells, name)) if rule in cell.accepted}
-        held = mine if held is None else held & mine
-    return max(held or (), key=lambda item: share(cells, names, rule, item), default=None)
+    """The eligible definition that ``rule`` accepts most of, in the mean over data sets; None where there is none."""
+    held = eligible(cells, names, rule)
+    return max(held, key=lambda item: (share(cells, names, rule, item)[0], str(item)), default=None)
 
 
-def share(cells: Sequence[Cell], names: Sequence[str], rule: str, definition: Definition) -> float:
+def rivals(cells: Sequence[Cell], names: Sequence[str], rule: str, chosen: Definition) -> list[Definition]:
+    """Other eligible definitions whose acceptance is within ``ERRORS`` errors of the difference to the chosen one's."""
+    mean, error = share(cells, names, rule, chosen)
+    found = []
+    for item in eligible(cells, names, rule) - {chosen}:
+        other = share(cells, names, rule, item)
+        if mean - other[0] <= ERRORS * math.hypot(error, other[1]):
+            found.append(item)
+    return sorted(found, key=str)
+
+
+def share(cells: Sequence[Cell], names: Sequence[str], rule: str, definition: Definition) -> Estimate:
     """Mean acceptance over data sets."""
-    return sum(of(cells, name, definition)[0].accepted[rule][0] for name in names) / len(names)
+    return pooled([of(cells, name, definition)[0].accepted[rule] for name in names])
+
+
+def pooled(each: Sequence[Estimate]) -> Estimate:
+    """The mean of independent estimates."""
+    return sum(item[0] for item in each) / len(each), math.hypot(*(item[1] for item in each)) / len(each)
 
 
 def noise_costs(cells: Sequence[Cell]) -> tuple[float, float]:
