@@ -174,7 +174,9 @@ def test_as_published_is_exact_where_sigma_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "case, rule", [(FIXED, published(inner_temperature=42.0)), (NARROW, published()), (NARROW, Cspd())], ids=str
+    "case, rule",
+    [(FIXED, published(inner_temperature=42.0)), (NARROW, published()), (NARROW, Cspd())],
+    ids=["inner temperature", "no switch", "as published"],
 )
 def test_excess_acceptance_certifies_the_bias(case: Case, rule: Verifier) -> None:
     """Lemma L2: TV(output, target) >= acceptance - (1 - TV of the marginals), positive beyond 6 standard errors."""
