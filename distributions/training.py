@@ -38,7 +38,7 @@ class Recipe:
     steps: int
     octaves: int = 0
     batch: int = 512
-    peak: float = 2e-3
+    peak: float = 5e-3
     average: float = 0.998
 
 
@@ -46,8 +46,8 @@ def recipe(dim: int, role: str) -> Recipe:
     """The recipe of the heads that ship, by the dimension of the data and the role."""
     octaves = 2 if dim <= 2 else 0
     if role == "target":
-        return Recipe(128, 3, 5000, octaves)
-    return Recipe(32, 1, 1500, octaves) if dim <= 2 else Recipe(64, 2, 1500, octaves)
+        return Recipe(128, 3, 4000, octaves)
+    return Recipe(32, 1, 3000, octaves) if dim <= 2 else Recipe(64, 2, 1500, octaves)
 
 
 @dataclass(frozen=True, eq=False)

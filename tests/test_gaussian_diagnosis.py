@@ -105,7 +105,7 @@ def lenient(x: Tensor, q: Distribution, p: Distribution) -> Tensor:
 
 
 def coarse(n: int) -> Tensor:
-    return torch.rand(n, dtype=torch.bfloat16)
+    return torch.randint(256, (n,)) / 256
 
 
 def log_below(x: Tensor, q: Distribution, p: Distribution) -> Tensor:
@@ -135,7 +135,7 @@ NAMED: dict[str, tuple[Sampler, str]] = {
     "temperature 42": (draw(tempered(42), thinned), "inner_temperature (temperature = 42)"),
     "temperature 2": (draw(tempered(2), thinned), "inner_temperature (temperature = "),
     "squares only": (draw(squares, thinned), "ratio_without_volume"),
-    "log u in half precision": (draw(log_below, thinned, coarse), "coin_log_zero"),
+    "log u of eight bits": (draw(log_below, thinned, coarse), "coin_log_zero"),
     "mirror in the draft's mean": (draw(plain, about("draft")), "reflection_about_mean (of_target = False)"),
     "mirror in the target's mean": (draw(plain, about("target")), "reflection_about_mean (of_target = True)"),
     "nothing across": (draw(plain, on_the_line), "reflection_without_across"),
@@ -148,7 +148,7 @@ COMPOSED: dict[str, Sampler] = {
     "temperature 2, and redraws from the target": draw(tempered(2), own),
     "lenience, and mirrors in the draft's mean": draw(lenient, about("draft")),
     "lenience, by reflection": draw(lenient, mirrored),
-    "half-precision logarithms, and redraws from the target": draw(log_below, own, coarse),
+    "logarithms of eight bits, and redraws from the target": draw(log_below, own, coarse),
     "thins the draft, six tries": draw(plain, lambda x, q, p: thinned(x, q, p, "draft", 6)),
     "lenience, and nothing across": draw(lenient, on_the_line),
     "redraws, and 1.1 times as wide": draw(plain, lambda x, q, p: p.mean + 1.1 * (own(x, q, p) - p.mean)),
@@ -157,7 +157,7 @@ COMPOSED: dict[str, Sampler] = {
 UNEQUAL = {"squares only"}
 # A tolerance keeps next to nothing in many dimensions.
 FLAT = {"nothing across", "lenience, and nothing across"}  # on the line there is nothing across
-RARE = {"hundred tries, then zeros", "log u in half precision"}  # a bias of 1e-3 at most takes all rows of a judge
+RARE = {"hundred tries, then zeros", "log u of eight bits"}  # a bias of 1e-3 at most takes all rows of a judge
 BRIEF = Budget(32_768, 120.0)
 
 
@@ -166,7 +166,7 @@ def rows_on(name: str, dim: int) -> list[Rows]:
     """The rows of a sampler on the pairs of the pool, as the judge draws them."""
     fn = NAMED[name][0] if name in NAMED else COMPOSED[name]
     offered = pairs(dim, "any" if name in UNEQUAL else "equal")
-    subject = Subject(fn, patience=2.0)  # what thins the draft takes for ever where laws hardly meet
+    subject = Subject(fn, patience=0.5 if "thins" in name else 20.0)  # it takes for ever where laws hardly meet
     count = 65_536 if name in RARE else FULL
     return [subject.run(pair, call_sizes(count), 100 + place) for place, pair in enumerate(offered) if pair.overlap < 1]
 
@@ -180,10 +180,17 @@ def at_dimensions(names: dict[str, object], quick: set[tuple[str, int]]) -> list
     ]
 
 
-LATER = {"temperature 42", "temperature 2", "squares only", "tolerance 1.5", "mirror in the target's mean"}
+LATER = RARE | {
+    "thins the draft",
+    "temperature 42",
+    "temperature 2",
+    "squares only",
+    "tolerance 1.5",
+    "mirror in the target's mean",
+}
 QUICK_NAMES = {(name, 4 if name in FLAT else 1) for name in NAMED if name not in LATER}
 QUICK_COMPOSED = {
-    ("half-precision logarithms, and redraws from the target", 1),
+    ("logarithms of eight bits, and redraws from the target", 1),
     ("lenience, and nothing across", 4),
 } | {(name, 1) for name in COMPOSED if name.startswith(("lenience, and redraws", "lenience, by"))}
 
@@ -207,8 +214,9 @@ def test_two_defects_at_once_are_not_taken_for_one(name: str, dim: int) -> None:
 @pytest.mark.slow
 def test_every_suspect_is_named_by_its_own_rows(name: str) -> None:
     kind = dict(suspected())[name]
-    offered = pairs(2, "any" if name == "ratio_without_volume" else "equal")
-    rows = [rows_of(kind(), pair, [FULL], 50 + place) for place, pair in enumerate(offered)]
+    # A tolerance keeps little in two dimensions, and in one there is nothing across.
+    offered = pairs(1 if name == "tolerance" else 2, "any" if name == "ratio_without_volume" else "equal")
+    rows = [rows_of(kind(), pair, [65_536], 50 + place) for place, pair in enumerate(offered)]
     told = diagnose_gaussian(rows, seed=10**9)
     assert told.startswith("behaves like ") and name in told, told
 
@@ -302,7 +310,7 @@ def test_the_level_is_shared_by_all_statistics() -> None:
     """The name of a planted defect is withheld in at most 2 of 10 runs: at LEVEL each, more has probability 2e-7."""
     assert LEVEL <= 1e-3
     kind = dict(suspected())["reflection_about_mean"]
-    offered = pairs(1, "equal")[:2]
+    offered = pairs(1, "equal")[:1]
     told = [
         diagnose_gaussian(
             [rows_of(kind(), pair, [8192], 99 * turn + place) for place, pair in enumerate(offered)], turn

@@ -157,3 +157,12 @@ def test_precision() -> None:
     ]
     gap = float((told[0].noise - told[1].noise).abs().max() / told[0].noise.abs().max())
     assert 1e-9 < gap < 1e-5
+
+
+def test_device() -> None:
+    """Nothing is made on another device than the value's: on ``meta`` a tensor from the host would be refused."""
+    subject, (value, condition) = head(3, "velocity").to("meta"), inputs(5, 3)
+    signal, noise = torch.tensor(0.6, device="meta"), torch.tensor(0.8, device="meta")
+    told = subject(value.to("meta"), signal, noise, condition.to("meta"))
+    assert told.clean.device.type == told.noise.device.type == subject.null.device.type == "meta"
+    assert told.clean.shape == (5, 3) and told.fraction is not None and told.fraction.shape == (5, 3)

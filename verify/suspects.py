@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from distributions.tape import EnumerationExploded, NotEnumerable, RowsDependent
+from verify.audit import finite
 from verify.jacobi import Jacobi
 from verify.verifier import Verifier, catalog
 
@@ -68,10 +69,10 @@ class Candidate:
 
 
 def suspects() -> Iterator[tuple[str, type[Any]]]:
-    """Every planted defect and every rule that is not exact by its own claim, exact rounds aside."""
+    """The planted defects on a finite vocabulary, and its rules that are not exact by their own claim, or by round."""
     for folder in ("saboteurs", "verifiers"):
         for name, kind in catalog(folder).items():
-            if not kind.claim.exact or kind.claim.level == "sequence":
+            if finite(kind.claim) and (not kind.claim.exact or kind.claim.level == "sequence"):
                 yield name, kind
 
 

@@ -15,7 +15,7 @@ from verify.residual import log_ratio
 
 @dataclass(frozen=True)
 class CoinLogZero(PlantedThinning):
-    """Keeps iff log u < log(p / q) where u is a multiple of ``zeros`` in [0, 1), as the uniforms of bfloat16 are of
+    """Keeps iff log u < log(p / q) where u is a multiple of ``zeros`` in [0, 1), as a uniform of eight bits is of
     1 / 256: at u = 0 the logarithm is -inf, and any draft is kept, however far it lies. Acceptance
     ceil(min(1, p / q) / zeros) zeros, never less than ``zeros``; log(1 - u) would round it down. As it accepts at least
     min(1, p / q), the bias is the acceptance less 1 - TV (lemma L2).
@@ -29,7 +29,7 @@ class CoinLogZero(PlantedThinning):
         note="the logarithm of a coarse uniform that may be 0",
     )
     defect: ClassVar[Defect] = Defect(
-        bug="log u is -inf at u = 0, which passes every test; in half precision that is one coin in 256",
+        bug="log u is -inf at u = 0, which passes every test: of eight bits, that is one coin in 256",
         bias_a=0.00135007,
         bias_b=0.00101044,
         caught_by=("excess_acceptance", "branches"),

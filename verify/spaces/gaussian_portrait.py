@@ -62,10 +62,10 @@ def _features(one: Rows, other: Rows) -> Iterator[tuple[str, str, tuple[Tensor, 
     drafted, emitted = (both(*parts) for parts in zip(one.coordinates, other.coordinates, strict=True))
     replaced = ~both(one.accepted, other.accepted)
     place, start = emitted[:, 0], drafted[:, 0]
-    yield "place", "law", halves(_cells(place, 32))
+    yield "place", "law", halves(_cells(place, 32, tails=True))
     yield "repeated values", "law", halves(both(repeats(one), repeats(other)).long())
     yield "share kept", "kept", halves(replaced.long())
-    yield "drafts kept", "kept", halves(_cells(start, 16) * 2 + replaced)
+    yield "drafts kept", "kept", halves(_cells(start, 16, tails=True) * 2 + replaced)
     yield "places of replacements", "coupling", halves(_within(replaced, _cells(place, 24, replaced)))
     joint = _cells(start, 8, replaced) * 8 + _cells(place, 8, replaced)
     yield "drafts and their replacements", "coupling", halves(_within(replaced, joint))
@@ -79,13 +79,16 @@ def _features(one: Rows, other: Rows) -> Iterator[tuple[str, str, tuple[Tensor, 
         yield "a coordinate across, of drafts and their replacements", "coupling", halves(_within(replaced, across))
 
 
-def _cells(column: Tensor, count: int, among: Tensor | None = None) -> Tensor:
-    """The cell (n,) of each row, of cells with equal shares of the rows ``among`` them, or of all."""
+def _cells(column: Tensor, count: int, among: Tensor | None = None, tails: bool = False) -> Tensor:
+    """The cell (n,) of each row, of ``count`` cells with equal shares of the rows ``among`` them, or of all. With
+    ``tails`` two smaller ones at either end, where what is kept that should not be lies.
+    """
     chosen = column if among is None else column[among]
     if not len(chosen):
         return torch.zeros(len(column), dtype=torch.long)
-    tails = torch.tensor([0.002, 0.008])  # where what is kept that should not be lies
-    shares = torch.cat((tails, torch.linspace(0, 1, count + 1)[1:-1], 1 - tails))
+    shares = torch.linspace(0, 1, count + 1)[1:-1]
+    if tails:
+        shares = torch.cat((shares, torch.tensor([0.002, 0.008, 0.992, 0.998])))
     ordered = chosen[:: max(1, len(chosen) // 8192)].sort().values  # the ends need not be exact
     ends = torch.as_tensor(np.unique(ordered[(shares * len(ordered)).long()].numpy()))
     return torch.bucketize(column.contiguous(), ends, right=True)

@@ -32,9 +32,11 @@ class Cspd:
     the less noisy, Sigma > 1. Its acceptance is E[integral of min(q, Sigma p)].
 
     Raises TypeError for other laws and for steps that are not Gaussian, ValueError for laws of paths that have no
-    density and drafts that are no chain, ThinningCapped where (Sigma p - q)+ has next to no mass.
+    density and drafts that are no chain, ThinningCapped where (Sigma p - q)+ has next to no mass, unless ``tries`` says
+    after how many draws a residual is left at zero.
     """
 
+    tries: int | None = None
     claim: ClassVar[Claim] = Claim(
         exact=False, reference="Wang et al. 2411.11925", laws="path", note="Sigma compares two different paths"
     )
@@ -49,7 +51,9 @@ class Cspd:
 
         def replace(law: Law, prior: Law, some: Tape, site: str) -> Tensor:
             ours = beside.path[where]
-            ours[:, -1] = last_residual(beside.target[where], beside.draft[where], log_sigma[where], some, site)
+            ours[:, -1] = last_residual(
+                beside.target[where], beside.draft[where], log_sigma[where], some, site, self.tries
+            )
             return ours
 
         return conclude(dataclasses.replace(draft, value=beside.path), target, accept, log_accept, tape, replace)

@@ -93,6 +93,14 @@ class Cell:
         stretches = zip(*(part[:, :size].chunk(bins, 1) for part in (self.kept, self.examined)), strict=True)
         return [ratio(kept.sum(1), examined.sum(1)) for kept, examined in stretches]
 
+    @property
+    def by_node(self) -> tuple[Estimate, Estimate]:
+        """``token`` of the first node of a draft and of the later ones, for a rule that examines all of them."""
+        nodes = self.setting.nodes
+        kept, size = self.kept.reshape(len(self.kept), -1, nodes), self.examined.shape[1] // nodes
+        counts = torch.full((len(kept),), size)
+        return ratio(kept[..., 0].sum(1), counts), ratio(kept[..., 1:].sum((1, 2)), counts * (nodes - 1))
+
 
 def ratio(part: Tensor, whole: Tensor) -> Estimate:
     """sum part / sum whole over independent rows (n,), and its standard error by linearisation (Cochran 1977, 6.4)."""

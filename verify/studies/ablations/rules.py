@@ -76,26 +76,42 @@ def own_noise(value: Tensor, target: Law, draft: Law, tape: Tape, site: str) -> 
     return maximal(value, target, draft, tape, site) if site.endswith(".0") else target.sample(tape, site)
 
 
-RELEASED, PUBLISHED, COALESCING, WHOLE = "released", "published", "coalescing", "whole_path"
-SWEPT: Mapping[str, Verifier] = {
-    RELEASED: CspdReleased(),
-    PUBLISHED: CspdReleased.published(tries=LIMIT),
-    COALESCING: Coalescing(),
-    WHOLE: WholePath(),
-}
-"""The rules of every sweep."""
 PAPER: dict[str, Any] = dict(
     inner_temperature=1.0, inverted=False, last_noise=True, tries=LIMIT, rollback=True, own_context=True
 )
-NOISES: Mapping[str, Mapping[str, Verifier]] = {
-    RELEASED: {"own noise": OwnNoise(), "shared noise": SWEPT[RELEASED]},
-    PUBLISHED: {"own noise": OwnNoise(**PAPER), "shared noise": SWEPT[PUBLISHED]},
-    "exact coupling": {
-        "own noise": Coalescing(own_noise),
-        "shared noise": LastGaussian(),
-        "step by step, forgetful": Coalescing(independent),
-        "step by step, mirrored": SWEPT[COALESCING],
-    },
-    WHOLE: {"no second path": SWEPT[WHOLE]},
+SWEPT: Mapping[str, Verifier] = {
+    "released": CspdReleased(),
+    "published": CspdReleased.published(tries=LIMIT),
+    "coalescing": Coalescing(),
+    "whole_path": WholePath(),
 }
-"""What the chains of drafter and target have in common, by rule."""
+"""The rules of every sweep: two that are not exact, and two that are."""
+BESIDE: Mapping[str, Verifier] = {
+    "released, own noise": OwnNoise(),
+    "released, own context": CspdReleased(own_context=True),
+}
+"""What the released rule is beside in the sweep of draft lengths."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A rule, and what its second chain has in common with the first."""
+
+    test: str
+    chains: str
+    name: str
+    rule: Verifier
+    exact: bool
+
+
+ALIGNMENTS = (
+    Alignment("released", "own noise", "released, own noise", BESIDE["released, own noise"], False),
+    Alignment("released", "shared noise", "released", SWEPT["released"], False),
+    Alignment("published", "own noise", "published, own noise", OwnNoise(**PAPER), False),
+    Alignment("published", "shared noise", "published", SWEPT["published"], False),
+    Alignment("last Gaussian", "own noise", "last Gaussian, own noise", Coalescing(own_noise), True),
+    Alignment("last Gaussian", "shared noise", "last_gaussian", LastGaussian(), True),
+    Alignment("coalescing", "kept or fresh", "coalescing, fresh", Coalescing(independent), True),
+    Alignment("coalescing", "kept or mirrored", "coalescing", SWEPT["coalescing"], True),
+    Alignment("whole_path", "no second chain", "whole_path", SWEPT["whole_path"], True),
+)

@@ -1,0 +1,282 @@
+"""The ladder: every rule on paths and flows on trained heads; acceptance, certified bias and cost, and what is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+
+import torch
+
+from distributions.datasets import conditions
+from distributions.tape import GeneratorTape
+from verify.studies.ladder import drawings
+from verify.studies.ladder.bounds import DELTA, departure
+from verify.studies.ladder.chains import LIMIT, Definition, costly, rungs, switches
+from verify.studies.ladder.measure import Job, Part, Spent, cores, jobs_of, measured, spent, trained
+from verify.studies.ladder.meeting import Meeting, meeting, remedies
+from verify.studies.ladder.second import second
+from verify.studies.ladder.tables import Entry, ahead, overlap, plus_minus, remedy_row, switch_row
+from verify.study import Row, Study
+from verify.verifier import Verifier
+from verify.verifiers.flow_exact import balance
+from verify.verifiers.pooled_noise import PooledNoiseRule
+
+DATA = ("ring", "low_rank")
+ALIGNED = Definition(25, "learned")
+"""On which the switches are thrown: with fixed variances Sigma is 1."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Tokens of a sampler with so many steps, on which ``checked`` are looked at; of rules that differentiate the head
+    ``dear`` (flows, paths); ``draws`` of a score; steps of the remedies and tokens for each; ``spreads`` of pooled noise
+    and tokens; processes.
+    """
+
+    definitions: tuple[Definition, ...]
+    rows: Mapping[int, int]
+    checked: int
+    dear: tuple[int, int]
+    draws: int
+    steps: tuple[int, ...]
+    tried: int
+    spreads: tuple[float, ...]
+    pooled: int
+    timed: int
+    workers: int
+
+
+SIZES: Mapping[str, Size] = {
+    "quick": Size(
+        (Definition(25, "learned"), Definition(25, "small"), Definition(100, "learned")),
+        {25: 1200, 100: 250}, 1200, (60, 24), 4, (10, 25), 250, (0.01, 0.05, 0.25), 20, 100, 1,
+    ),
+    "thorough": Size(
+        (Definition(25, "learned"), Definition(25, "small"), Definition(25, "large"), Definition(100, "learned")),
+        {25: 40_000, 100: 100_000}, 10_000, (10_000, 600), 8, (10, 25, 50, 100), 2000, (0.005, 0.02, 0.05, 0.1, 0.4),
+        200, 400, cores(),
+    ),
+}  # fmt: skip
+
+
+def run(budget: str = "quick") -> Study:
+    """Measure, tabulate and draw; ``budget`` says on how many tokens (``SIZES``)."""
+    return study(SIZES[budget])
+
+
+def study(size: Size, device: str = "cpu") -> Study:
+    """The study at a size."""
+    seed, entries, took = count(), [], {}
+    for data in DATA:
+        for definition in size.definitions:
+            start = time.perf_counter()
+            entries += ladder(data, definition, size, seed, device)
+            took[data, definition] = time.perf_counter() - start
+    thrown = [row for data in DATA for row in _switches(data, size, seed, device)]
+    helped = [row for data in DATA for row in _remedies(data, size, seed, device)]
+    pooled = [row for data in DATA for row in _spreads(data, size, seed, device)]
+    walked = {data: _walks(data, size, seed, device) for data in DATA}
+    pictured = size.definitions[:2]
+    groups = {
+        f"{data}, {definition}": [x for x in entries if (x.data, x.definition) == (data, definition)]
+        for data in DATA
+        for definition in pictured
+    }
+    return Study(
+        title="The ladder: what exactness costs on paths, and what else it can have",
+        text="\n\n".join(text(entries, walked, took, size)),
+        tables={
+            "Every rule on every sampler": [entry.row() for entry in entries],
+            "The published rule, one switch of the released one at a time": thrown,
+            "What closes the gap of the coalescing coupling": helped,
+            "Pooled noise: its weights and the number of steps": pooled,
+        },
+        figures={
+            "Bias of the token, from at least to at most, against acceptance. Every rule lies above the full line, "
+            "and above the dotted one if 1 - TV is the least that it may be; the band is between the two.": (
+                drawings.frontier(groups)
+            ),
+            "Paths that are together by level of noise, and the distance of the two means in standard deviations of "
+            "the step, at the draft's own points. The last point is the clean level.": drawings.walks(walked),
+        },
+    )
+
+
+# --- what is measured ------------------------------------------------------------------------------------------------
+def ladder(data: str, definition: Definition, size: Size, seed: Iterator[int], device: str = "cpu") -> list[Entry]:
+    """Every rung on one sampler of one pair; flows on its grid, once for all variances that share it."""
+    rules = rungs()
+    many = {name: rule for name, rule in rules.items() if not costly(rule)}
+    rows = size.rows[definition.steps]
+    jobs = jobs_of(data, definition, many, rows, size.checked, seed, draws=size.draws, device=device)
+    for name, rule in rules.items():
+        if costly(rule) and definition.steps <= 25:
+            some = size.dear[0] if rule.claim.laws == "flow" else size.dear[1]
+            if rule.claim.laws == "flow" and definition != size.definitions[0]:
+                continue  # a flow has no variance: the same law again
+            chunk = max(1, min(256, some // size.workers))
+            jobs += jobs_of(
+                data, definition, {name: rule}, some, some, seed, size=chunk, draws=size.draws, device=device
+            )
+    gathered: dict[str, list[Part]] = {}
+    for _, parts in measured(jobs, size.workers, f"{data}, {definition}"):
+        for name, part in parts.items():
+            gathered.setdefault(name, []).append(part)
+    found = {name: Part.joined(parts) for name, parts in gathered.items()}
+    paths = {name: part for name, part in found.items() if rules[name].claim.laws == "path"}
+    between = overlap(rules, paths)
+    return [
+        Entry(
+            data, definition, name, rules[name], part,
+            between if name in paths else flowing(data, definition, size.dear[0] // 2, next(seed), device),
+            _spent(rules[name], Job(data, definition, {}, size.timed, next(seed), device=device)),
+        )
+        for name, part in found.items()
+    ]  # fmt: skip
+
+
+def _spent(rule: Verifier, job: Job) -> Spent:
+    return spent(rule, replace(job, rows=max(10, job.rows // 10)) if costly(rule) else job)
+
+
+def flowing(data: str, definition: Definition, rows: int, seed: int, device: str) -> tuple[float, float]:
+    """1 - TV of two flows as both of them see it, one standard error out: E_draft[min(1, p / q)], E_target[min(1, q / p)]."""
+    heads, tape = trained(data, torch.float64, device), GeneratorTape(seed, device)
+    condition = conditions(tape, min(rows, 1000))
+    draft, target = (definition.law(head, condition, "flow") for head in (heads.drafter, heads.target))
+    found = balance(draft, target, tape)  # type: ignore[arg-type]
+    return (
+        min(found.ahead[0] - found.ahead[1], found.back[0] - found.back[1]),
+        max(found.ahead[0] + found.ahead[1], found.back[0] + found.back[1]),
+    )
+
+
+def _switches(data: str, size: Size, seed: Iterator[int], device: str) -> Iterator[Row]:
+    rules: dict[str, Verifier] = {"none, as published": rungs()["cspd"], **dict(switches())}
+    rows = size.rows[ALIGNED.steps]
+    jobs = jobs_of(data, ALIGNED, rules, rows, size.checked, seed, draws=size.draws, device=device)
+    gathered: dict[str, list[Part]] = {}
+    for _, parts in measured(jobs, size.workers, f"{data}, switches"):
+        for name, part in parts.items():
+            gathered.setdefault(name, []).append(part)
+    found = {name: Part.joined(parts) for name, parts in gathered.items()}
+    most = overlap(rules, found)[1]
+    for name, rule in rules.items():
+        after = second(rule, Job(data, ALIGNED, {}, min(rows, 4000), next(seed), device=device))
+        entry = Entry(data, ALIGNED, name, rule, found[name], (0.0, most))
+        yield switch_row(entry, departure(after) if len(after) >= 20 else None)
+
+
+def _remedies(data: str, size: Size, seed: Iterator[int], device: str) -> Iterator[Row]:
+    rules = {name: rule for name, rule in rungs().items() if rule.claim.exact and not costly(rule)}
+    heads = trained(data, torch.float32, device)
+    for definition in remedies(size.steps):
+        jobs = jobs_of(data, definition, rules, size.tried, size.tried, seed, draws=size.draws, device=device)
+        gathered: dict[str, list[Part]] = {}
+        for _, parts in measured(jobs, 1, f"{data}, {definition}"):
+            for name, part in parts.items():
+                gathered.setdefault(name, []).append(part)
+        found = {name: Part.joined(parts) for name, parts in gathered.items()}
+        yield remedy_row(data, heads, definition, found, rules, next(seed))
+
+
+def _spreads(data: str, size: Size, seed: Iterator[int], device: str) -> Iterator[Row]:
+    known = PooledNoiseRule()
+    tried = [(size.steps[0], spread) for spread in size.spreads]
+    tried += [(steps, known.spread) for steps in size.steps[1:]]
+    for steps, spread in tried:
+        rule, definition = replace(known, spread=spread), Definition(steps, "large")
+        rows = max(10, size.pooled * size.steps[0] // steps)
+        named: dict[str, Verifier] = {"pooled_noise": rule}
+        jobs = jobs_of(data, definition, named, rows, 0, seed, size=max(1, rows // size.workers), device=device)
+        parts = [part["pooled_noise"] for _, part in measured(jobs, size.workers, f"{data}, pooled noise")]
+        share = sum(part.kept for part in parts) / rows
+        cost = _spent(rule, Job(data, definition, {}, size.timed, next(seed), device=device))
+        yield {
+            "data": data, "sampler": str(definition), "spread": spread, "tokens": rows,
+            "acceptance": plus_minus((share, (share * (1 - share) / rows) ** 0.5)),
+            "target evaluations": round(cost.target, 1), "CPU s per 10,000": round(1e4 * cost.seconds),
+        }  # fmt: skip
+
+
+def _walks(data: str, size: Size, seed: Iterator[int], device: str) -> dict[str, Meeting]:
+    chosen = [Definition(size.steps[-1], name) for name in ("small", "large", "learned")]
+    heads = trained(data, torch.float32, device)
+    return {str(x): meeting(heads, x, size.tried, GeneratorTape(next(seed), device)) for x in chosen}
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+def text(
+    entries: Sequence[Entry],
+    walked: Mapping[str, Mapping[str, Meeting]],
+    took: Mapping[tuple[str, Definition], float],
+    size: Size,
+) -> Iterator[str]:
+    """The paragraphs above the figures; every number is computed."""
+    lossy = [x for x in entries if not x.rule.claim.exact]
+    exact = [x for x in entries if x.rule.claim.exact]
+    caught, alarms = (sum(x.flagged for x in group) for group in (lossy, exact))
+    yield (
+        f"**Exact or not.** Of {len(lossy)} cells of rules that do not claim exactness {caught} are certified lossy; of "
+        f"{len(exact)} cells of rules that do, {alarms}. " + " ".join(_published(x) for x in lossy if x.name == "cspd")
+    )
+    yield "**What is accepted.** " + " ".join(
+        _accepted([x for x in entries if (x.data, x.definition) == key]) for key in took
+    )
+    yield "**Where the coalescing coupling loses.** " + " ".join(
+        _lost(data, name, walk) for data, group in walked.items() for name, walk in group.items()
+    )
+    yield (
+        "**How it is measured.** One draft a round, under conditions of its own; target and drafter are the trained "
+        "pairs of the package. 1 - TV of the tokens' marginals has no closed form for a chain with noise: it lies "
+        "between the best acceptance of an exact rule, an estimate, and one minus a certified bound on TV. That bound "
+        "and `event` count an event of a score, how much likelier the target's paths are than the drafter's when the "
+        "token is noised again; the event is chosen on half of the tokens and counted on the others. For flow_exact it "
+        "is the range of the two estimates of its own 1 - TV, one standard error out. `excess` is acceptance - (1 - "
+        "TV), `atom` the share of tokens that are exactly zero. `path departs by`: the Kolmogorov distance of five "
+        "statistics of the target's own innovations, recovered from the emitted path, from their known laws, with the "
+        f"bound of Dvoretzky, Kiefer, Wolfowitz and Massart on at most {size.checked} tokens a cell. A path may depart "
+        "where its token hardly does. Where a rule is aligned, TV is at most E[A + B + Z] by a coupling with "
+        "last_gaussian: what is kept, what the residual loses of the target's law, and zeros. Every bound has "
+        f"confidence {1 - DELTA:g}. A residual that has no limit of its own has {LIMIT} tries here."
+    )
+    slowest = max(took, key=lambda key: took[key])
+    yield (
+        f"**Time.** The longest cell, {slowest[0]} with {slowest[1]}, {size.rows[slowest[1].steps]} tokens of each rule "
+        f"on paths, took {took[slowest]:.0f} s on {size.workers} process{'es' if size.workers > 1 else ''}; answers "
+        "of a head to questions that more than one rule asks are computed once. The costs in the table are those of a "
+        "rule by itself, draft included, and evaluations do not count the products of a Jacobian."
+    )
+
+
+def _published(entry: Entry) -> str:
+    low, how = entry.least
+    departs = entry.departs
+    told = f"The published rule on {entry.data} ({entry.definition}) accepts {plus_minus(entry.acceptance)}"
+    if entry.flagged:
+        return f"{told}: lossy by at least {low:.4f}{f' ({how})' if how else ''} and at most {entry.most[0]:.4f}."
+    seen = f", and its paths depart by at most {departs.most:.3f}" if departs else ""
+    return (
+        f"{told}; its bias is at most {entry.most[0]:.4f}{seen}: it is nearly exact because it accepts next to nothing."
+    )
+
+
+def _accepted(group: Sequence[Entry]) -> str:
+    paths = list(ahead([x for x in group if x.rule.claim.laws == "path"]))
+    ranked = ", ".join(f"{x.name} {x.acceptance[0]:.3f}" for x in paths)
+    return f"{group[0].data}, {group[0].definition}: {ranked}; 1 - TV is at most {paths[0].overlap[1]:.3f}."
+
+
+def _lost(data: str, name: str, walk: Meeting) -> str:
+    loss = walk.loss.nan_to_num(0.0)
+    worst = int(loss.argmax())
+    late = float(loss[-5:].sum() / loss.sum()) if float(loss.sum()) else 0.0
+    healed = float(walk.healed[-5:].nanmean())
+    return (
+        f"{data}, {name}: {float(walk.together[-1]):.2f} are together at the end; of all partings {late:.0%} are in the "
+        f"last five steps, where {healed:.1%} of the parted meet again in a step. Most are lost at t = "
+        f"{len(loss) - worst}, {float(loss[worst]):.2f} of all paths, where the means are {walk.distance[1, worst]:.2f} "
+        "standard deviations apart in the median."
+    )

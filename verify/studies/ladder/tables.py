@@ -1,0 +1,132 @@
+"""The ladder's tables: every rule on every sampler, the published rule switch by switch, and what helps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from distributions.tape import GeneratorTape
+from verify.studies.ladder.bounds import DELTA, Departure, apart, departure, least_bias, mean_at_most
+from verify.studies.ladder.chains import Definition, Heads
+from verify.studies.ladder.measure import Part, Spent
+from verify.studies.ladder.meeting import meeting
+from verify.study import Row
+from verify.verifier import Verifier
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A rule on a sampler of a pair: what was found, and ``overlap``, the bounds of 1 - TV of the tokens it is about."""
+
+    data: str
+    definition: Definition
+    name: str
+    rule: Verifier
+    part: Part
+    overlap: tuple[float, float]
+    spent: Spent | None = None
+
+    @property
+    def acceptance(self) -> tuple[float, float]:
+        """With its standard error."""
+        share = self.part.kept / self.part.rows
+        return share, math.sqrt(share * (1 - share) / self.part.rows)
+
+    @property
+    def departs(self) -> Departure | None:
+        """Of the emitted paths, from the target's law; None for tokens that have none."""
+        return departure(self.part.innovations) if len(self.part.innovations) else None
+
+    @property
+    def least(self) -> tuple[float, str]:
+        """Of the token's bias, and by which certificate."""
+        return least_bias(self.part.kept, self.part.rows, self.part.scores, self.part.zeros)
+
+    @property
+    def most(self) -> tuple[float, str]:
+        """Of the token's bias: 0 by its proof for a rule that is exact, else by a coupling where there is one, or 1."""
+        if self.rule.claim.exact:
+            return 0.0, "proof"
+        if self.part.reach is None:
+            return 1.0, ""
+        found = mean_at_most(self.part.reach / self.part.rows, self.part.rows, 3.0)
+        return (found, "coupling") if found < 1 else (1.0, "")
+
+    @property
+    def flagged(self) -> bool:
+        """Whether a certificate finds the token, or the path emitted with it, to have another law than the target's."""
+        return self.least[0] > 0 or (self.departs is not None and self.departs.least > 0)
+
+    def row(self) -> Row:
+        departs, (low, how), (high, why) = self.departs, self.least, self.most
+        found: dict[str, object] = {
+            "data": self.data,
+            "sampler": str(self.definition),
+            "rule": self.name,
+            "tokens": self.part.rows,
+            "acceptance": plus_minus(self.acceptance),
+            "1 - TV": f"{self.overlap[0]:.3f} to {self.overlap[1]:.3f}",
+            "verdict": "lossy" if self.flagged else "no bias seen",
+            "bias at least": f"{low:.4f} ({how})" if low else "0",
+            "bias at most": f"{high:.4f} ({why})" if why else "1",
+            "path departs by": f"{departs.least:.3f} to {departs.most:.3f}" if departs else "",
+        }
+        cost = self.rule.cost(self.definition.schedule().steps, 1) if hasattr(self.rule, "cost") else None
+        found["depth"] = cost.depth if cost else ""
+        if self.spent:
+            found |= {
+                "target evaluations": round(self.spent.target, 1),
+                "drafter evaluations": round(self.spent.drafter, 1),
+                "CPU s per 10,000": round(1e4 * self.spent.seconds, 1),
+            }
+        return found
+
+
+def plus_minus(value: tuple[float, float]) -> str:
+    return f"{value[0]:.3f} ± {value[1]:.3f}"
+
+
+def overlap(rules: Mapping[str, Verifier], parts: Mapping[str, Part]) -> tuple[float, float]:
+    """Bounds of 1 - TV of the tokens' marginals: the best acceptance of a rule that is exact, as estimated, and one
+    minus what an event of the score certifies of TV.
+    """
+    best = max((parts[name].kept / parts[name].rows for name in parts if rules[name].claim.exact), default=0.0)
+    scores = max((part.scores for name, part in parts.items() if not hasattr(rules[name], "drafts")), key=_size)
+    return best, 1 - apart(scores.own, scores.drafted, DELTA)
+
+
+def _size(scores: object) -> int:
+    return len(scores.own)  # type: ignore[attr-defined]
+
+
+def switch_row(entry: Entry, after: Departure | None) -> Row:
+    """One switch of the published rule: the first token's bias, and the second token's departure given the first."""
+    row = entry.row()
+    kept = ("data", "sampler", "acceptance", "1 - TV", "bias at least", "bias at most", "path departs by")
+    found: dict[str, object] = {"switch": entry.name, **{name: row[name] for name in kept}}
+    found["second token's path departs by"] = f"{after.least:.3f} to {after.most:.3f}" if after else "none came"
+    return found
+
+
+def remedy_row(
+    data: str, heads: Heads, definition: Definition, parts: Mapping[str, Part], rules: Mapping[str, Verifier], seed: int
+) -> Row:
+    """What the exact rules make of a sampler, and the step of the coalescing walk that loses the most paths."""
+    walk = meeting(heads, definition, min(1000, max(part.rows for part in parts.values())), GeneratorTape(seed))
+    most = overlap(rules, parts)[1]
+    worst = int(walk.loss.nan_to_num(0.0).argmax())
+    found: dict[str, object] = {"data": data, "sampler": str(definition), "1 - TV at most": round(most, 3)}
+    for name, part in parts.items():
+        share = part.kept / part.rows
+        found[name] = plus_minus((share, math.sqrt(share * (1 - share) / part.rows)))
+        found[f"{name} / (1 - TV)"] = round(share / most, 2)
+    found["worst step t"] = len(walk.loss) - worst
+    found["paths lost there"] = round(float(walk.loss[worst]), 3)
+    found["median delta there"] = round(float(walk.distance[1, worst]), 2)
+    return found
+
+
+def ahead(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """The exact rules by acceptance, best first."""
+    yield from sorted((x for x in entries if x.rule.claim.exact), key=lambda x: -x.acceptance[0])
