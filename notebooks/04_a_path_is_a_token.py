@@ -87,7 +87,7 @@ ks = {name: stats.kstest(x.numpy(), lambda at: np.interp(at, exact.place, cumula
       for name, x in (("drafts", paths[:, 0, -1, 0]), ("emitted", emitted[:, -1]))}  # fmt: skip
 assert ks["emitted"].pvalue > 1e-6 > ks["drafts"].pvalue  # false alarm 1e-6
 for name, found in ks.items():
-    print(f"x_0 of {name:8s} Kolmogorov-Smirnov distance to the target {found.statistic:.4f}, p-value {found.pvalue:.2g}")
+    print(f"x_0 of {name:8s} distance (KS) to the target {found.statistic:.4f}, p-value {found.pvalue:.1g}")
 print(f"paths kept {float(kept.double().mean()):.3f}; 1 - TV of the tokens' laws {shared(exact, guess):.3f}")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.6), width_ratios=(3, 2), sharey=True)
@@ -131,13 +131,14 @@ plt.show()
 
 # %%
 print("exact reversals: largest difference of the two log-ratios over 1000 paths")
-for name, data, steps in (("Gaussian, d = 2", plane, 25), ("Gaussian, d = 16", wide, 25), ("mixture on the line", line, 5),
-                          ("mixture on the line", line, 100)):  # fmt: skip
+for name, data, steps in (("Gaussian, 2-D", plane, 25), ("Gaussian, 16-D", wide, 25), ("mixture on a line", line, 5),
+                          ("mixture on a line", line, 100)):  # fmt: skip
     laws = PathLaw(Reversal(data(0), schedule(steps))), PathLaw(Reversal(copies(data(1), 1000), schedule(steps)))
     path = laws[1].sample(GeneratorTape(3), "path")
     ends = data(0).log_prob(path[:, -1]) - data(1).log_prob(path[:, -1])
     apart = float((log_ratio(path, *laws) - ends).abs().max())
-    print(f"  {name:20s} {steps:3d} steps   {apart:.1e}   log densities down to {float(laws[0].log_prob(path).min()):.0f}")
+    least = float(laws[0].log_prob(path).min())
+    print(f"  {name:20s} {steps:3d} steps   {apart:.1e}   log densities down to {least:.0f}")
     assert apart < 1e-10
 
 figure, panels = plt.subplots(1, 4, figsize=(11.5, 3.2), sharex=True, sharey=True)
@@ -203,7 +204,9 @@ right.set(xscale="log", xticks=counts, xticklabels=counts, xlabel="steps", ylim=
 for axes in (left, right):
     axes.minorticks_off()
     handles, labels = axes.get_legend_handles_labels()
-    handles += [plt.Line2D([], [], color=KEPT, marker="o", markersize=3.5), plt.Line2D([], [], color=KEPT, linestyle=":")]
+    handles += [
+        plt.Line2D([], [], color=KEPT, **how) for how in ({"marker": "o", "markersize": 3.5}, {"linestyle": ":"})
+    ]
     axes.legend(handles, [*labels, "paths", "$x_0$"], fontsize=8, loc="upper right", ncols=2)
 plt.show()
 
@@ -248,7 +251,7 @@ def optima(drafter, target, steps):
     tables = [marginal(chain(each, steps)) for each in (drafter, target)]
     noise = torch.special.ndtri((torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000).unsqueeze(-1)
     bins = np.linspace(-6, 6, 1201)
-    masses = [np.histogram(FlowLaw(each, schedule(steps), noise.new_zeros(1)).transport(noise).numpy(), bins)[0] / len(noise)
+    masses = [np.histogram(FlowLaw(each, schedule(steps), noise.new_zeros(1)).transport(noise), bins)[0] / len(noise)
               for each in (drafter, target)]  # fmt: skip
     return shared(*tables), float(np.minimum(*masses).sum())
 
@@ -268,12 +271,12 @@ for name, (mean, error) in ring.items():
 
 COLOUR = {"whole path": TARGET, "coalescing": DRAFT, "pooled noise": RESIDUAL, "flow-exact": LOSSY}
 figure, (left, middle, last) = plt.subplots(1, 3, figsize=(11.5, 3.7), width_ratios=(1, 1, 0.72), sharey=True)
-for axes, (name, found) in zip((left, middle), results.items(), strict=True):
+for axes, found in zip((left, middle), results.values(), strict=True):
     for kind, (colour, style, label) in enumerate(((INK, "-", "optimum, chain"), (LOSSY, ":", "optimum, flow"))):
-        axes.plot(found.keys(), [both[kind] for _, both in found.values()], style, color=colour, label=label, linewidth=1.3)
+        axes.plot(found.keys(), [both[kind] for _, both in found.values()], style, color=colour, label=label)
     for rule, colour in COLOUR.items():
         mean, error = zip(*(each[rule] for each, _ in found.values()), strict=True)
-        axes.errorbar(found.keys(), mean, 2 * np.array(error), fmt="o", markersize=4.5, color=colour, label=rule, capsize=2)
+        axes.errorbar(found.keys(), mean, 2 * np.array(error), fmt="o", ms=4.5, color=colour, label=rule, capsize=2)
         for (reached, noise), (_, both) in zip((each[rule] for each, _ in found.values()), found.values(), strict=True):
             assert reached < both[rule == "flow-exact"] + 5 * noise + 0.005  # false alarm 3e-7; 0.005 for the histogram
     axes.set(xscale="log", xticks=list(found), xticklabels=[f"{at:g}" for at in found], ylim=(0, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,7 +28,6 @@ from verify.studies.ablations.tables import aligned, along, at
 from verify.studies.ablations.words import change
 from verify.study import write
 from verify.verifiers.cspd_released import CspdReleased
-from verify.verifiers.whole_path import WholePath
 
 torch.set_num_threads(1)
 SMALL = Setting(steps=5, length=8, nodes=3)
@@ -52,32 +52,22 @@ def test_equal_models_keep_everything(name: str) -> None:
         assert not len(cell.tries)
 
 
-def test_walking_a_round_node_by_node_is_the_same_in_law() -> None:
-    """First round and tokens in all against ``decode`` with whole drafts: five standard errors each (6e-7 each)."""
-    rows, setting = 500, Setting(steps=5, length=1, nodes=4, variance="equal")
-    walked = measure("whole_path", WholePath(), setting, rows, 1)
-    pair = heads("ring")
-    trace = decode(setting.model(pair.target), setting.model(pair.drafter), WholePath(), 4, 5, GeneratorTape(2), rows)
-    first = trace.lengths[0].double()
-    assert bool((walked.rounds == 1).all())
-    gap = float(walked.tokens.double().mean() - first.mean())
-    assert 1.3 < float(first.mean()) < 4.7
-    assert abs(gap) < 5 * math.sqrt(float(walked.tokens.double().var() + first.var()) / rows)
-    share = ratio(walked.kept.sum(1), torch.full((rows,), 4))
-    whole = trace.kept[0].double().mean(1)
-    assert abs(share[0] - float(whole.mean())) < 5 * math.hypot(share[1], float(whole.std()) / math.sqrt(rows))
-    assert walked.alpha[0] == pytest.approx(share[0])
-
-
-def test_a_long_walk_counts_as_decoding_does() -> None:
-    """Tokens a round over whole sequences, five standard errors (6e-7)."""
-    rows, setting = 120, Setting(steps=5, length=20, nodes=3, variance="equal")
-    walked = measure("whole_path", WholePath(), setting, rows, 3)
-    pair = heads("ring")
-    trace = decode(setting.model(pair.target), setting.model(pair.drafter), WholePath(), 3, 20, GeneratorTape(4), rows)
+def test_walking_node_by_node_is_decoding_in_law() -> None:
+    """Kept drafts of the first round, and tokens a round over sequences, against ``decode`` with whole drafts: five
+    standard errors each (6e-7 each).
+    """
+    rows, setting = 150, Setting(steps=4, length=9, nodes=3, variance="equal")
+    walked = measure("coalescing", SWEPT["coalescing"], setting, rows, 1)
+    models = [setting.model(head) for head in (heads("ring").target, heads("ring").drafter)]
+    trace = decode(models[0], models[1], SWEPT["coalescing"], 3, 9, GeneratorTape(2), rows)
     # Whole rounds, what they emit beyond the end included: kept drafts and one token more.
-    counted = ratio(trace.kept.sum((0, 2)) + trace.rounds, trace.rounds)
-    assert abs(walked.emitted[0] - counted[0]) < 5 * math.hypot(walked.emitted[1], counted[1])
+    whole = ratio(trace.kept.sum((0, 2)) + trace.rounds, trace.rounds)
+    assert 1.3 < whole[0] < 3.7
+    assert abs(walked.emitted[0] - whole[0]) < 5 * math.hypot(walked.emitted[1], whole[1])
+    first = ratio(trace.kept[0].sum(1), torch.full((rows,), 3))
+    once = measure("coalescing", SWEPT["coalescing"], replace(setting, length=1), rows, 3)
+    assert bool((once.rounds == 1).all()) and bool((once.drafted.sum(1) == 3).all())
+    assert abs(once.alpha[0] - first[0]) < 5 * math.hypot(once.alpha[1], first[1])
 
 
 def test_a_rule_without_rollback_has_every_draft_examined() -> None:
@@ -154,12 +144,13 @@ def test_own_noise_has_the_ratio_of_two_paths(fraction: float | None) -> None:
 
 def test_shared_noise_brings_chains_together() -> None:
     """Tokens nearer, and more of them accepted by the released test: beyond six errors (1e-9)."""
-    apart = distances(SMALL, 300, 0)
+    setting = Setting(steps=8, length=6, nodes=2, variance="equal")
+    apart = distances(setting, 300, 0)
     assert apart.shared < 0.7 * apart.own and 0 < apart.forgiven(42.0) < 1
-    own, shared = (measure("rule", rule, SMALL, 60, 5).token for rule in (OwnNoise(), CspdReleased()))
+    own, shared = (measure("rule", rule, setting, 80, 5).token for rule in (OwnNoise(), CspdReleased()))
     assert shared[0] - own[0] > 6 * math.hypot(own[1], shared[1])
     same = Trained(heads("ring").target, heads("ring").target, heads("ring").data)
-    assert distances(SMALL, 50, 0, same).shared == 0.0
+    assert distances(setting, 50, 0, same).shared == 0.0
 
 
 # --- what is printed -------------------------------------------------------------------------------------------------
@@ -197,7 +188,7 @@ def test_the_study_at_a_small_size(tmp_path) -> None:
     cells = [
         measure(name, rule, setting, rows, seed)
         for seed, (name, rule, setting, rows) in enumerate(listed)
-        if setting.nodes < 32
+        if setting.nodes < 16
     ]
     assert [place for place, _ in along(cells, "released", start, "guidance")] == [1.0, 2.0]
     assert at(cells, "released", start) is cells[0] and at(cells, "nothing", start) is None

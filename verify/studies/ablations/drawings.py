@@ -49,7 +49,8 @@ def sequence(cells: Sequence[Cell], start: Setting) -> Figure:
         curve(plots[1], [100 * place for place, _ in found], [band(c.token) for _, c in found], stroke)
     theirs = [sorted(published.alphas(4, f"pre-filled {100 * x:g} %", start.nodes).values()) for x in SHARES]
     paper = {"color": "#6b7280", "linestyle": "-"}
-    curve(plots[1], [100 * x for x in SHARES], [(sum(e) / len(e), e[0], e[-1]) for e in theirs], paper)
+    if all(theirs):
+        curve(plots[1], [100 * x for x in SHARES], [(sum(e) / len(e), e[0], e[-1]) for e in theirs], paper)
     for plot, label in zip(plots, ("token", "pre-filled, %"), strict=True):
         plot.set_ylim(bottom=0)
         plot.set_xlabel(label)

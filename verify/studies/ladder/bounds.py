@@ -12,19 +12,18 @@ from torch import Tensor
 
 from distributions.path import Denoiser, PathLaw
 from distributions.pooled import noises
-from distributions.schedule import cosine
 from distributions.tape import Tape
 from verify.checks.ks import distances
 from verify.paths import link
 from verify.residual import log_ratio
 from verify.studies.ladder.chains import Definition, Heads
 
-DELTA = 1e-3
-"""Every bound holds with confidence 1 - DELTA."""
+DELTA = 1e-6
+"""Every bound holds with confidence 1 - DELTA: so small since a study has a hundred cells, and each may be flagged."""
 LAST = 10
 """Steps at the clean end whose innovations have a sum of their own."""
-GRID = cosine(10).one_step_in()
-"""On which tokens are renoised for their score."""
+NOISED = Definition(10, "middle")
+"""On whose grid tokens are noised again for their score, and by whose kernels they are judged."""
 
 
 # --- innovations -----------------------------------------------------------------------------------------------------
@@ -86,15 +85,15 @@ def departure(columns: Tensor, names: Sequence[str] = STATISTICS) -> Departure:
 
 
 # --- the score -------------------------------------------------------------------------------------------------------
-def score(token: Tensor, condition: Tensor, heads: Heads, draws: int, tape: Tape) -> Tensor:
+def score(token: Tensor, condition: Tensor, heads: Heads, draws: int, tape: Tape, rule: Definition = NOISED) -> Tensor:
     """How much likelier the target makes a token (rows, d) than the drafter, as far as a path can tell: (rows,).
 
-    The token is noised again by the forward process, on ``GRID``, ``draws`` times; the score is the mean of log P / Q
-    of these paths, the difference of the two models' evidence bounds. For exact reversals it is log p / q of the token
-    (their forward kernels cancel). It is a function of the token and of independent noise: any event of it bounds TV.
+    The token is noised again by the forward process on the grid of ``rule``, ``draws`` times; the score is the mean of
+    log P / Q of these paths, the difference of the two models' evidence bounds. For exact reversals it is log p / q of
+    the token (their forward kernels cancel). It is a function of the token and of independent noise: any event of it
+    bounds TV.
     """
-    rule, total = Definition(10, "middle"), torch.zeros_like(token[:, 0])
-    grid = GRID.to(str(token.device))
+    grid, total = rule.schedule(str(token.device)), torch.zeros_like(token[:, 0])
     target, draft = (rule.paths(head, condition) for head in (heads.target, heads.drafter))
     for draw in range(draws):
         path = [token]
@@ -114,20 +113,30 @@ def interval(hits: int, n: int, delta: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def apart(first: Tensor, second: Tensor, delta: float) -> float:
-    """A lower bound on the total variation of the laws of two samples (n,), at confidence 1 - ``delta``.
-
-    An event {t > c} or {t <= c}: c and the side chosen on the first halves, counted on the second ones, a
-    Clopper-Pearson bound of half of ``delta`` for each sample.
+def counted(first: Tensor, second: Tensor) -> list[tuple[int, int]]:
+    """(hits, n) of an event in the second halves of two samples (n,): {t > c} or {t <= c}, whichever had the largest
+    difference of frequencies, first sample over second, in the first halves.
     """
     early, late = zip(*(sample.tensor_split(2) for sample in (first, second)), strict=True)
     cuts = torch.cat(early).sort().values
-    shares = [torch.searchsorted(part.sort().values, cuts, right=True) / len(part) for part in early]
-    gap = shares[1] - shares[0]
+    below = [torch.searchsorted(part.sort().values, cuts, right=True) / len(part) for part in early]
+    gap = below[1] - below[0]
     cut, above = cuts[gap.abs().argmax()], bool(gap[gap.abs().argmax()] > 0)
-    counted = [int((part > cut).sum()) if above else int((part <= cut).sum()) for part in late]
-    ends = [interval(hits, len(part), delta / 2) for hits, part in zip(counted, late, strict=True)]
+    return [(int(((part > cut) == above).sum()), len(part)) for part in late]
+
+
+def apart(first: Tensor, second: Tensor, delta: float) -> float:
+    """A lower bound on the total variation of the laws of two samples, at confidence 1 - ``delta``: by the event that
+    is ``counted``, with a Clopper-Pearson bound of half of ``delta`` for each sample.
+    """
+    ends = [interval(*hits, delta / 2) for hits in counted(first, second)]
     return max(0.0, ends[0][0] - ends[1][1])
+
+
+def gap(first: Tensor, second: Tensor) -> float:
+    """The same without a confidence: an estimate, without bias, of something that is at most TV."""
+    (some, n), (others, m) = counted(first, second)
+    return some / n - others / m
 
 
 @dataclass(frozen=True, eq=False)

@@ -148,5 +148,5 @@ def drafted(rule: Verifier, definition: Definition, heads: Heads, condition: Ten
     """One drafted token for each ``condition`` (rows, c), and the target's law before and after it: (rows, 2)."""
     kind, one = rule.claim.laws, condition.unsqueeze(1)
     law = definition.law(heads.drafter, one, kind)
-    value = policy(rule)(law, torch.zeros(0)).sample(tape, "draft")
+    value = policy(rule)(law, condition.new_zeros(0)).sample(tape, "draft")
     return Draft.chain(value, law), definition.law(heads.target, one.expand(-1, 2, -1), kind)

@@ -7,17 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from distributions.tape import GeneratorTape
-from verify.studies.ladder.bounds import DELTA, Departure, apart, departure, least_bias, mean_at_most
-from verify.studies.ladder.chains import Definition, Heads
+from verify.studies.ladder.bounds import DELTA, Departure, apart, departure, gap, least_bias, mean_at_most
+from verify.studies.ladder.chains import VARIANCES, Definition, Heads
 from verify.studies.ladder.measure import Part, Spent
 from verify.studies.ladder.meeting import meeting
 from verify.study import Row
 from verify.verifier import Verifier
+from verify.verifiers.cspd import Cspd
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A rule on a sampler of a pair: what was found, and ``overlap``, the bounds of 1 - TV of the tokens it is about."""
+    """A rule on a sampler of a pair: what was found, and ``overlap``, bounds of 1 - TV of the tokens it is about."""
 
     data: str
     definition: Definition
@@ -48,6 +49,9 @@ class Entry:
         """Of the token's bias: 0 by its proof for a rule that is exact, else by a coupling where there is one, or 1."""
         if self.rule.claim.exact:
             return 0.0, "proof"
+        if isinstance(self.rule, Cspd) and VARIANCES[self.definition.variance] is not None:
+            # Then it is last_gaussian, but for its tries: P(refused) (1 - TV)^n <= 1 / (e n), whatever TV is.
+            return 1 / (math.e * (self.rule.tries or math.inf)), "Sigma = 1"
         if self.part.reach is None:
             return 1.0, ""
         found = mean_at_most(self.part.reach / self.part.rows, self.part.rows, 3.0)
@@ -68,8 +72,8 @@ class Entry:
             "acceptance": plus_minus(self.acceptance),
             "1 - TV": f"{self.overlap[0]:.3f} to {self.overlap[1]:.3f}",
             "verdict": "lossy" if self.flagged else "no bias seen",
-            "bias at least": f"{low:.4f} ({how})" if low else "0",
-            "bias at most": f"{high:.4f} ({why})" if why else "1",
+            "bias at least": f"{low:.2g} ({how})" if low else "0",
+            "bias at most": f"{high:.2g} ({why})" if why else "1",
             "path departs by": f"{departs.least:.3f} to {departs.most:.3f}" if departs else "",
         }
         cost = self.rule.cost(self.definition.schedule().steps, 1) if hasattr(self.rule, "cost") else None
@@ -103,20 +107,22 @@ def _size(scores: object) -> int:
 def switch_row(entry: Entry, after: Departure | None) -> Row:
     """One switch of the published rule: the first token's bias, and the second token's departure given the first."""
     row = entry.row()
-    kept = ("data", "sampler", "acceptance", "1 - TV", "bias at least", "bias at most", "path departs by")
+    kept = ("data", "sampler", "tokens", "acceptance", "bias at least", "bias at most", "path departs by")
     found: dict[str, object] = {"switch": entry.name, **{name: row[name] for name in kept}}
+    found["1 - TV at most"] = round(entry.overlap[1], 3)
     found["second token's path departs by"] = f"{after.least:.3f} to {after.most:.3f}" if after else "none came"
     return found
 
 
-def remedy_row(
-    data: str, heads: Heads, definition: Definition, parts: Mapping[str, Part], rules: Mapping[str, Verifier], seed: int
-) -> Row:
-    """What the exact rules make of a sampler, and the step of the coalescing walk that loses the most paths."""
-    walk = meeting(heads, definition, min(1000, max(part.rows for part in parts.values())), GeneratorTape(seed))
-    most = overlap(rules, parts)[1]
+def remedy_row(data: str, heads: Heads, definition: Definition, parts: Mapping[str, Part], tape: GeneratorTape) -> Row:
+    """What the exact rules make of a sampler, beside an estimate of what 1 - TV is at most; and the step of the
+    coalescing walk that loses the most paths.
+    """
+    walk = meeting(heads, definition, min(1000, max(part.rows for part in parts.values())), tape)
+    scores = max((part.scores for part in parts.values()), key=_size)
+    most = 1 - gap(scores.own, scores.drafted)
     worst = int(walk.loss.nan_to_num(0.0).argmax())
-    found: dict[str, object] = {"data": data, "sampler": str(definition), "1 - TV at most": round(most, 3)}
+    found: dict[str, object] = {"data": data, "sampler": str(definition), "1 - TV at most, estimated": round(most, 3)}
     for name, part in parts.items():
         share = part.kept / part.rows
         found[name] = plus_minus((share, math.sqrt(share * (1 - share) / part.rows)))

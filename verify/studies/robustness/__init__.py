@@ -14,8 +14,8 @@ from verify.studies.robustness.cases import RULES, STEPS, SWEPT, Case, cases, ex
 from verify.studies.robustness.evidence import ALPHA, FAR, Cell, Estimate, acceptances, measure
 from verify.study import Row, Study
 
-ROWS = {"quick": 2400, "thorough": 20_000}
-SLOW = {"flow_exact": 30, "pooled_noise": 40}
+ROWS = {"quick": 2000, "thorough": 20_000}
+SLOW = {"flow_exact": 40, "pooled_noise": 50}
 """Rules that have this many times fewer rows, for they differentiate their chains."""
 POOLED = ("learned variances, trained",)
 """The cases of ``pooled_noise`` in the quick study; in the thorough one it has all."""
@@ -43,6 +43,11 @@ def run(budget: str = "quick") -> Study:
         for name, data in SWEPT.items()
     }
     return present(found, falls, ERRORS[budget])
+
+
+def together(found: Sequence[Mapping[str, Estimate]]) -> dict[str, list[Estimate]]:
+    """By rule what is listed by error."""
+    return {rule: [each[rule] for each in found] for rule in found[0]}
 
 
 def present(cells: Sequence[Cell], falls: Falls, errors: Sequence[float]) -> Study:
@@ -122,8 +127,8 @@ def text(cells: Sequence[Cell], falls: Falls, errors: Sequence[float]) -> Iterat
         seen = [cell.case for cell in mine if cell.verdict == "lossy"]
         rest = [cell.case for cell in mine if cell.verdict != "lossy"]
         yield (
-            f"**{rule}** is lossy on {len(seen)} of {len(mine)} cases: {', '.join(seen) or 'none'}. "
-            + (f"Nothing was seen on {', '.join(rest)}. " if rest else "")
+            f"**{rule}** is lossy on {len(seen)} of {len(mine)} cases: {'; '.join(seen) or 'none'}. "
+            + (f"Nothing was seen on {'; '.join(rest)}. " if rest else "")
             + ("Where both have one variance its volumes cancel: it is last_gaussian there." if rule == "cspd" else "")
         )
     yield (
@@ -145,8 +150,8 @@ def text(cells: Sequence[Cell], falls: Falls, errors: Sequence[float]) -> Iterat
         f"**How acceptance falls.** Drafters whose clean value is off by {errors[0]:g} to {errors[-1]:g}: "
         + " ".join(parts)
         + " An error that does not shrink with the noise is paid for in the last steps, whose deviation is "
-        f"{float(cosine(STEPS).noise[1]):.4f}. Rules on paths feel all of it, a flow, whose token has a wide density, "
-        "only what it moves that."
+        f"{float(cosine(STEPS).noise[1]):.4f}. Rules on paths feel it at that scale; flow_exact, which weighs the "
+        "token's own density, at the scale of the data."
     )
     refused = [cell for cell in claimed if cell.acceptance[0] < 0.01]
     yield (

@@ -58,7 +58,7 @@ class Cell:
         return "lossy" if self.p_value <= ALPHA else "no bias seen"
 
 
-def tests(white: Tensor) -> tuple[dict[str, float], float]:
+def p_values(white: Tensor) -> tuple[dict[str, float], float]:
     """p-values of innovations (rows, points, d) against independent N(0, 1), valid at every size, and the smallest
     defect of the last point that is seen.
 
@@ -93,11 +93,11 @@ def told_apart(found: Ends, other: Ends) -> dict[str, float]:
     of noise. Fisher's exact test for the failures, Kolmogorov-Smirnov of two samples (asymptotic) by coordinate.
     """
     lost = [[int(ends.found.sum()), int((~ends.found).sum())] for ends in (found, other)]
-    p_values = {"lost": float(fisher_exact(lost).pvalue)}
+    chances = {"lost": float(fisher_exact(lost).pvalue)}
     both = [ends.noise[ends.found].T for ends in (found, other)]
     for place, (mine, others) in enumerate(zip(*both, strict=True)):
-        p_values[f"noise {place}"] = float(ks_2samp(mine.numpy(), others.numpy(), method="asymp").pvalue)
-    return p_values
+        chances[f"noise {place}"] = float(ks_2samp(mine.numpy(), others.numpy(), method="asymp").pvalue)
+    return chances
 
 
 def own_path(rule: PooledNoiseRule, emitted: Tensor, kept: Tensor, draft: PathLaw, target: PathLaw) -> Tensor:
@@ -128,14 +128,14 @@ def measure(case: Case, name: str, rule: Verifier, rows: int, seed: int) -> Cell
     if isinstance(law, FlowLaw):
         ends = law.invert(law.token(emitted))
         lost = float((~ends.found).double().mean())
-        found, smallest = tests(ends.noise.unsqueeze(1)) if not lost else ({}, math.nan)
+        found, smallest = p_values(ends.noise.unsqueeze(1)) if not lost else ({}, math.nan)
         if lost:
             found = told_apart(ends, law.invert(law.token(law.sample(tape, "own"))))
     else:
         assert isinstance(law, PathLaw) and isinstance(laws[0], PathLaw) and isinstance(law.kernel, Denoiser)
         if isinstance(rule, PooledNoiseRule):
             emitted = own_path(rule, emitted, outcome.kept[:, 0], laws[0][:, 0], law)
-        found, smallest = tests(noises(law.kernel, emitted))
+        found, smallest = p_values(noises(law.kernel, emitted))
     worst = min(found, key=lambda test: found[test])
     accepted = estimate(outcome.log_accept[:, 0])
     return Cell(case.name, name, accepted, min(1.0, len(found) * found[worst]), worst, smallest, lost)
@@ -148,7 +148,7 @@ def estimate(log_accept: Tensor) -> Estimate:
 
 
 def acceptances(case: Case, rows: int, seed: int, flows: int = 10) -> dict[str, Estimate]:
-    """What rules accept, without the replacements, which near equality take many draws; flows on 1 of ``flows`` rows."""
+    """What rules accept, without replacements, of which some take many draws; flows on one in ``flows`` rows."""
     tape = GeneratorTape(seed)
     condition = conditions(tape, rows)
     kernels = case.drafter(condition), case.target(condition)
