@@ -167,6 +167,14 @@ def test_excess_certifies_what_accepts_more_than_the_overlap() -> None:
     assert bounds.least_bias(5_000, 20_000, level, 2_000)[1] == "atom"
 
 
+def test_the_mean_of_bounded_values_from_above() -> None:
+    """All zeros: (1 - u)^n = DELTA. In general at most Hoeffding's bound, and above the mean."""
+    assert bounds.mean_at_most(0.0, 500, 3.0) == pytest.approx(3 * (1 - bounds.DELTA ** (1 / 500)))
+    for mean in (0.01, 0.9, 2.9):
+        plain = mean + 3 * math.sqrt(math.log(1 / bounds.DELTA) / 1000)
+        assert mean < bounds.mean_at_most(mean, 500, 3.0) <= plain
+
+
 def test_the_coupling_bounds_an_aligned_rule_from_above() -> None:
     """One try that always leaves zeros: the bias is the chance of zeros at least, and A + B + Z is above it."""
     rule = CspdReleased.published(tries=0)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
+from scipy.optimize import brentq
+from scipy.special import rel_entr
 from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor
 
@@ -170,5 +172,13 @@ def least_bias(kept: int, rows: int, scores: Scores, zeros: int) -> tuple[float,
 
 
 def mean_at_most(mean: float, rows: int, wide: float) -> float:
-    """The upper end of the mean of values in [0, wide], by Hoeffding's inequality at confidence 1 - DELTA."""
-    return mean + wide * math.sqrt(math.log(1 / DELTA) / (2 * rows))
+    """The upper end of the mean of ``rows`` values in [0, wide], at confidence 1 - DELTA: the largest u with
+    rows KL(mean / wide, u / wide) <= ln(1 / DELTA), KL that of two coins (Hoeffding 1963, Theorem 1).
+    """
+    share = mean / wide
+
+    def spare(end: float) -> float:
+        coins = rel_entr(share, end) + rel_entr(1 - share, 1 - end)
+        return float(rows * coins - math.log(1 / DELTA))
+
+    return wide * brentq(spare, share, 1 - 1e-15) if share < 1 else wide

@@ -88,6 +88,7 @@ class Entry:
 
 
 def plus_minus(value: tuple[float, float]) -> str:
+    """A mean with its standard error."""
     return f"{value[0]:.3f} ± {value[1]:.3f}"
 
 
