@@ -364,7 +364,8 @@ def nearest_across(delta: float, dim: int, points: int = 80) -> tuple[float, Arr
     return refused * distance, r, (1 - refused) * chi + refused * across
 
 
-@pytest.mark.parametrize(("letter", "dim"), [("A", 2), pytest.param("B", 4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("letter", "dim"), [("A", 2), ("B", 4)])
 def test_the_nearest_vector_has_too_little_across(letter: str, dim: int) -> None:
     """False alarm 1e-6 for each of three tests."""
     found, points, law = nearest_across(DELTA[letter], dim)

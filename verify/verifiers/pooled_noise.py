@@ -38,8 +38,7 @@ class PooledNoiseRule:
     F(eta) is searched, and from eta' the draft's again: where that comes back to eta, the pair is good. Good pairs
     match the two noises one to one, and the match has the Jacobian det F / det F', so that the rule is speculative
     sampling of the noise under a change of variables. A noise without a partner is rejected as a draft, and kept as a
-    draw of the target. What is exact is the token: of a kept draft the path is the drafter's, of which the target's path
-    of one token is another.
+    draw of the target. What is exact is the token; the path of a kept draft is the drafter's own.
     """
 
     spread: float = 0.05
