@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from distributions.law import Law
-from distributions.tape import Tape
-from verify.checks.transform import uniforms
+from verify.checks import Check
+from verify.checks.histogram import Histogram, TransformHistogram
 from verify.records import CheckClaim, Finding
 
 
@@ -24,26 +24,32 @@ def distances(columns: Tensor) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class KolmogorovSmirnov:
-    """The largest D_n over the columns of the probability integral transform.
+class KolmogorovSmirnov(Check):
+    """The largest gap D of distribution functions over the columns of the transform, at the edges of a fine grid.
 
-    p-value min(1, 2 m exp(-2 n D_n^2)) over m columns (Dvoretzky, Kiefer and Wolfowitz 1956, with the constant of
-    Massart 1990). ``bound`` is D_n + sqrt(ln(1/delta) / (2n)), which exceeds the true distance at confidence
-    1 - ``delta`` whatever m is: the half-line where the truth departs most is fixed before the sample is drawn, so
-    Hoeffding's inequality at that one event is enough.
+    p-value min(1, 2 m exp(-2 n D^2)) over m columns (Dvoretzky, Kiefer and Wolfowitz 1956, with the constant of
+    Massart 1990; D is at most D_n). ``bound`` is D + 2^-bits + sqrt(ln(1/delta) / (2n)), which exceeds the true
+    distance at confidence 1 - ``delta`` whatever m is: the half-line where the truth departs most is fixed before the
+    sample is drawn, so Hoeffding's inequality at that one event is enough; within a cell the uniform law gains no more
+    than the cell's mass.
     """
 
     delta: float = 1e-6
+    bits: int = 16
     claim: ClassVar[CheckClaim] = CheckClaim(
         "exact",
         against="a shift of mass along one column of the transform",
         blind_to="narrow bumps, far tails, dependence between columns or rows",
     )
 
-    def __call__(self, sample: Tensor, truth: Law, alpha: float, tape: Tape) -> Finding:
-        columns = uniforms(sample, truth, tape)
-        n, width = columns.shape
-        gap = distances(columns)
+    @property
+    def statistic(self) -> TransformHistogram:
+        return TransformHistogram(self.bits)
+
+    def judge(self, tally: Histogram, alpha: float) -> Finding:
+        n, (width, cells) = tally.n, tally.counts.shape
+        steps = torch.arange(1, cells + 1, dtype=torch.float64) / cells
+        gap = (tally.counts.cumsum(-1) / n - steps).abs().amax(-1)
         worst = float(gap.max())
         return Finding(
             verifier="",
@@ -56,7 +62,7 @@ class KolmogorovSmirnov:
             seed=0,
             note=f"column {int(gap.argmax())} of {width} departs most",
             metric="ks",
-            bound=min(1.0, worst + math.sqrt(math.log(1 / self.delta) / (2 * n))),
+            bound=min(1.0, worst + 1 / cells + math.sqrt(math.log(1 / self.delta) / (2 * n))),
             # At the half-line of the defect the count has a standard deviation of at most 1 / (2 sqrt n).
-            smallest=(math.sqrt(math.log(2 * width / alpha) / 2) + 0.5 * 1.2816) / math.sqrt(n),
+            smallest=(math.sqrt(math.log(2 * width / alpha) / 2) + 0.5 * 1.2816) / math.sqrt(n) + 1 / cells,
         )
