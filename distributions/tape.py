@@ -112,6 +112,15 @@ class GeneratorTape(_Derived):
     def __getitem__(self, rows: Tensor) -> GeneratorTape:
         return self
 
+    @property
+    def state(self) -> Tensor:
+        """Where the tape stands: bytes. Setting it winds a tape of the same device there."""
+        return self._generator.get_state()
+
+    @state.setter
+    def state(self, place: Tensor) -> None:
+        self._generator.set_state(place)
+
 
 @dataclass(frozen=True)
 class Draw:

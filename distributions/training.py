@@ -7,7 +7,6 @@ Of every data set of ``datasets`` there are two heads: a target, and a drafter t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,12 +15,12 @@ from torch import Tensor
 
 from distributions.datasets import CONDITION, Data, datasets
 from distributions.denoising import denoising_error, exact, losses, noised
+from distributions.fitting import Fit, Follow, fit
 from distributions.network import NetworkHead, forward, initial, waves
-from distributions.tape import GeneratorTape, Tape
+from distributions.tape import GeneratorTape
 
 FOLDER = Path(__file__).with_name("weights")
 ROLES = ("target", "drafter")
-Follow = Callable[[range], Iterable[int]]
 
 
 @dataclass(frozen=True)
@@ -78,35 +77,26 @@ def weights_of(name: str, role: str, predicts: str = "noise", folder: Path = FOL
     return folder / f"{name}{'' if predicts == 'noise' else '.' + predicts}.{role}.safetensors"
 
 
-def train(data: Data, how: Recipe, tape: Tape, predicts: str = "noise", follow: Follow = iter) -> dict[str, Tensor]:
-    """Averaged weights after ``how.steps`` of AdamW with a warm-up and a cosine decay, from nothing.
-
-    ``follow`` is what the steps are counted through: a progress bar, if one is wanted.
-    """
+def train(
+    data: Data,
+    how: Recipe,
+    tape: GeneratorTape,
+    predicts: str = "noise",
+    follow: Follow = iter,
+    checkpoint: Path | None = None,
+) -> dict[str, Tensor]:
+    """Averaged weights after ``how.steps`` from nothing; ``follow`` and ``checkpoint`` as in ``fit``."""
     dim = data(torch.zeros(CONDITION)).event_shape[0]
-    weights = {
-        name: part.requires_grad_()
-        for name, part in initial(tape, dim, CONDITION, how.width, how.depth, how.octaves).items()
-    }
-    average = {name: part.detach().clone() for name, part in weights.items()}
-    optimiser = torch.optim.AdamW(weights.values(), lr=how.peak, betas=(0.9, 0.98), weight_decay=0.0)
-    curve = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min(1.0, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / how.steps))
-    )
-    for step in follow(range(how.steps)):
+    weights = initial(tape, dim, CONDITION, how.width, how.depth, how.octaves)
+
+    def loss(tape: GeneratorTape) -> Tensor:
         batch = noised(data, how.batch, tape)
         told = forward(weights, *(part.float() for part in (batch.value, batch.condition, waves(batch.angle))))
         # Chains of 25 to 100 steps.
         stride = 0.5 * math.pi / (25 * 4 ** tape.uniform("stride", (len(told),)))
-        error, variance = losses(told, batch, predicts, stride)
-        optimiser.zero_grad()
-        torch.autograd.backward(error + variance)
-        torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
-        optimiser.step()
-        curve.step()
-        keep = min(how.average, (1 + step) / (10 + step))
-        for name, part in average.items():
-            part.lerp_(weights[name].detach(), 1 - keep)
+        return torch.stack(losses(told, batch, predicts, stride)).sum()
+
+    average = fit(weights, loss, Fit(how.steps, how.peak, how.average), tape, follow, checkpoint)
     # Half precision on disk; what ships is what was rounded.
     return {name: part.half().float() for name, part in average.items()}
 
@@ -124,7 +114,8 @@ def make(
         raise ValueError(f"no data set {name!r}; there are {', '.join(datasets())}")
     data = datasets()[name]
     how = recipe(data(torch.zeros(CONDITION)).event_shape[0], role)
-    weights = train(data, how, GeneratorTape(seed), predicts, follow)
+    file = weights_of(name, role, predicts, folder)
+    weights = train(data, how, GeneratorTape(seed), predicts, follow, file.with_suffix(".checkpoint"))
     about = {
         "command": f"specproof train {name} --predicts {predicts} --seed {seed}",
         "data": name,
@@ -135,7 +126,6 @@ def make(
         "noise_error": f"{denoising_error(NetworkHead(weights, predicts), data):.5f}",
         "least_noise_error": f"{denoising_error(exact(data), data):.5f}",
     }
-    file = weights_of(name, role, predicts, folder)
     file.parent.mkdir(parents=True, exist_ok=True)
     kept = {key: part.half() for key, part in weights.items()}
     save_file(kept, file, {key: str(part) for key, part in about.items()})
