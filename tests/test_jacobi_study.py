@@ -15,9 +15,9 @@ from statsmodels.stats.weightstats import DescrStatsW
 from torch import Tensor
 from torch.nn.functional import pad
 
+from distributions import pixels
 from distributions.autoregressive import Markov
 from distributions.categorical import Categorical
-from distributions.pixels import PixelTransformer
 from distributions.processing import Processed, Processing
 from distributions.raster import Raster
 from distributions.tape import GeneratorTape, Tape
@@ -245,7 +245,7 @@ def test_published_ratios() -> None:
 def test_the_line_through_times() -> None:
     line = Line.through((1, 2, 4), (3.0, 5.0, 9.0))
     assert (line.a, line.b, line(8)) == pytest.approx((1.0, 2.0, 17.0))
-    timed = passes(PixelTransformer.trained(torch.float32), (1, 32))
+    timed = passes(pixels.trained(torch.float32), (1, 32))
     assert timed.lengths == (1, 32) and min(timed.seconds) > 0
 
 

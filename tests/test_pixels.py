@@ -10,24 +10,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from distributions.model import Model
-from distributions.pixels import (
-    CLASSES,
-    LEVELS,
-    WEIGHTS,
-    PixelTransformer,
-    digits,
-    forward,
-    held_out_images,
-    inputs,
-    nats,
-    train,
-)
+from distributions.pixels import CLASSES, LEVELS, WEIGHTS, digits, fitted, held_out_images, trained
 from distributions.processing import Processed, Processing
 from distributions.tape import GeneratorTape
+from distributions.transformer import TokenTransformer, forward, inputs, nats
 
 torch.set_num_threads(1)
-MODEL = PixelTransformer.trained()
-SINGLE = PixelTransformer.trained(torch.float32)
+MODEL = trained()
+SINGLE = trained(torch.float32)
 LABEL = torch.tensor([0, 3, 7, CLASSES])
 
 
@@ -41,7 +31,7 @@ def test_is_a_model() -> None:
 
 
 @pytest.mark.parametrize(("model", "tolerance"), [(MODEL, 1e-12), (SINGLE, 1e-5)], ids=["float64", "float32"])
-def test_the_window_does_not_matter(model: PixelTransformer, tolerance: float) -> None:
+def test_the_window_does_not_matter(model: TokenTransformer, tolerance: float) -> None:
     """The law of a token is the same alone, in a window, or in the whole image, to the rounding of the dtype."""
     tokens = images()
     state = model.start(4, torch.tensor([0, 3, 7, 9]))
@@ -77,7 +67,7 @@ def test_a_tree_is_its_paths() -> None:
 
 def test_the_cache_is_the_whole_pass() -> None:
     """Places read with the keys and values of those before them, against all of them read at once."""
-    read = inputs(images(), 64)
+    read = inputs(images(), 64, LEVELS)
     whole, _ = forward(MODEL.weights, read, LABEL)
     _, cache = forward(MODEL.weights, read[:, :20], LABEL)
     middle, cache = forward(MODEL.weights, read[:, 20:45], LABEL, cache)
@@ -141,8 +131,8 @@ def test_training_learns_and_repeats() -> None:
     """From log 17 and more, 40 steps go below 2.2 nats on images not seen; the same seed gives the same weights."""
     pytest.importorskip("sklearn", reason="scikit-learn brings the images")
     tokens, label = (part[:60] for part in held_out_images())
-    before, after = (train(steps, GeneratorTape(1), batch=16) for steps in (1, 40))
-    again = train(1, GeneratorTape(1), batch=16)
+    before, after = (fitted(steps, GeneratorTape(1), batch=16) for steps in (1, 40))
+    again = fitted(1, GeneratorTape(1), batch=16)
     assert all(torch.equal(before[name], again[name]) for name in before)
     assert float(nats(before, tokens, label).mean()) > 0.9 * math.log(LEVELS)
     assert float(nats(after, tokens, label).mean()) < 2.2

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from distributions import pixels
 from distributions.autoregressive import Markov
-from distributions.pixels import PixelTransformer, forward, inputs
 from distributions.raster import Raster
 from distributions.tape import GeneratorTape
+from distributions.transformer import forward, inputs
 from tests.benchmarks.report import Section, Versus
 from verify.hamming import Course, follow
 from verify.studies.jacobi.cells import digits, grid
@@ -66,8 +67,9 @@ def test_a_window_of_the_grid(versus: Versus, section: Section) -> None:
 @pytest.mark.parametrize("length", [2, 8, 32])
 def test_a_pass_of_the_transformer(length: int, versus: Versus, section: Section) -> None:
     """A pass over some tokens against a pass over one, both after 32 tokens in the cache, one image."""
-    model = PixelTransformer.trained(torch.float32)
-    read, label = inputs(torch.zeros(1, model.size, dtype=torch.long), model.size), torch.zeros(1, dtype=torch.long)
+    model = pixels.trained(torch.float32)
+    read = inputs(torch.zeros(1, model.size, dtype=torch.long), model.size, model.vocab)
+    label = torch.zeros(1, dtype=torch.long)
     _, cache = forward(model.weights, read[:, :32], label)
 
     def passed(tokens: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from distributions.pixels import PixelTransformer
+from distributions import pixels
 from distributions.processing import Processed, Processing
 from distributions.raster import Raster
 from verify.work import Subject, Work
@@ -44,7 +44,7 @@ def grid(sharpness: float) -> Subject:
 
 def digits(chains: int, **settings: Any) -> Subject:
     """The trained transformer over digits of 8 x 8 pixels, one class after the other, processed as ``settings`` say."""
-    model = PixelTransformer.trained(torch.float32)  # whose laws agree between windows to 1e-6: ample for a mean
+    model = pixels.trained(torch.float32)  # whose laws agree between windows to 1e-6: ample for a mean
     target = Processed(model, Processing(**settings))
     return Subject("trained digits", target, model.vocab, model.size, torch.arange(chains) % 10)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from scipy.stats import linregress
 
-from distributions.pixels import PixelTransformer, forward, inputs
+from distributions.transformer import TokenTransformer, forward, inputs
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def timed(call: Callable[[], Any], turns: int = 31) -> float:
     return median(seconds)
 
 
-def passes(model: PixelTransformer, lengths: Sequence[int], rows: int = 1) -> Line:
+def passes(model: TokenTransformer, lengths: Sequence[int], rows: int = 1) -> Line:
     """A forward pass over L tokens of each of ``rows`` images after half an image that is in the cache."""
     tokens = torch.zeros(rows, model.size, dtype=torch.long)
-    read, label = inputs(tokens, model.size), torch.zeros(rows, dtype=torch.long)
+    read, label = inputs(tokens, model.size, model.vocab), torch.zeros(rows, dtype=torch.long)
     half = model.size // 2
     _, cache = forward(model.weights, read[:, :half], label)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from scipy.stats import norm
 
-from distributions.pixels import PixelTransformer
+from distributions import pixels
 from verify.studies.jacobi.cells import FALSE_ALARM, SWEPT, WINDOWS, Cells, Swept, at, names, of
 from verify.studies.jacobi.latency import passes
 from verify.study import Row
@@ -70,7 +70,7 @@ def strengths(strength: Swept) -> Iterator[Row]:
 
 def times(works: Sequence[Work]) -> Iterator[Row]:
     """What is left of a speed-up where a pass costs t(L) = a + b L: evaluations saved times t(1) / t(L)."""
-    line = passes(PixelTransformer.trained(torch.float32), (1, *WINDOWS[:-1]))
+    line = passes(pixels.trained(torch.float32), (1, *WINDOWS[:-1]))
     for window in WINDOWS:
         measured = dict(zip(line.lengths, line.seconds, strict=True)).get(window)
         yield {
