@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distributions.fitting import Fit, Follow
+from distributions.fitting import Fit, Follow, write
 from distributions.images import Images, mnist, patches
 from distributions.tape import GeneratorTape
 from distributions.transformer import Shape, TokenTransformer, nats, train
@@ -96,8 +96,6 @@ def held_out(images: Images) -> tuple[Images, Images]:
 
 def make(role: str, seed: int = 0, folder: Path = FOLDER, follow: Follow = iter) -> Path:
     """Train one model by its recipe and write it, with how it was made and what it reached on images held out."""
-    from safetensors.torch import save_file
-
     how, file = RECIPES[role], file_of(role, folder)
     seen, unseen = held_out(mnist())
     book = Codebook(Codebook.fitted(seen, seed=seed).means.half().double())
@@ -109,6 +107,4 @@ def make(role: str, seed: int = 0, folder: Path = FOLDER, follow: Follow = iter)
     reached = float(nats({name: part.float() for name, part in kept.items()}, rest, unseen.label).mean())
     about = {"command": f"specproof train codes --seed {seed}", **asdict(how), "seed": seed}
     about["held_out_nats"] = f"{reached:.4f}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"codebook": book.means.half(), **kept}, file, {name: str(part) for name, part in about.items()})
-    return file
+    return write({"codebook": book.means.half(), **kept}, file, about)

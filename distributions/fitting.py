@@ -122,3 +122,13 @@ class _Run:
         self.curve.last_epoch = found["curve"]["last_epoch"]
         self.tape.state = found["tape"]
         return int(found["step"])
+
+
+def write(weights: Mapping[str, Tensor], file: Path, about: Mapping[str, object]) -> Path:
+    """Weights in a safetensors file that everybody may read, with what there is to say ``about`` them."""
+    from safetensors.torch import save_file
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(dict(weights), file, {name: str(part) for name, part in about.items()})
+    file.chmod(0o644)
+    return file

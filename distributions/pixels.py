@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distributions.fitting import Fit, Follow
+from distributions.fitting import Fit, Follow, write
 from distributions.tape import GeneratorTape
 from distributions.transformer import Shape, TokenTransformer, nats, train
 
@@ -54,11 +54,7 @@ def fitted(
 
 def make(seed: int = 0, path: Path = WEIGHTS, follow: Follow = iter) -> Path:
     """Train, and write the weights with what they reach on the images held out."""
-    from safetensors.torch import save_file
-
     weights = fitted(STEPS, GeneratorTape(seed), follow=follow, checkpoint=path.with_suffix(".checkpoint"))
     reached = float(nats(weights, *held_out_images()).mean())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"held_out_nats": f"{reached:.4f}", "steps": str(STEPS), "seed": str(seed)}
-    save_file(weights, path, {"command": f"specproof train pixels --seed {seed}", **about})
-    return path
+    about = {"command": f"specproof train pixels --seed {seed}", "steps": STEPS, "seed": seed}
+    return write(weights, path, {**about, "held_out_nats": f"{reached:.4f}"})

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distributions.datasets import CONDITION, Data, datasets
 from distributions.denoising import denoising_error, exact, losses, noised
-from distributions.fitting import Fit, Follow, fit
+from distributions.fitting import Fit, Follow, fit, write
 from distributions.network import NetworkHead, forward, initial, waves
 from distributions.tape import GeneratorTape
 
@@ -108,8 +108,6 @@ def make(
 
     Raises ValueError, listing what there is, for another ``name``.
     """
-    from safetensors.torch import save_file
-
     if name not in datasets():
         raise ValueError(f"no data set {name!r}; there are {', '.join(datasets())}")
     data = datasets()[name]
@@ -126,8 +124,4 @@ def make(
         "noise_error": f"{denoising_error(NetworkHead(weights, predicts), data):.5f}",
         "least_noise_error": f"{denoising_error(exact(data), data):.5f}",
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    kept = {key: part.half() for key, part in weights.items()}
-    save_file(kept, file, {key: str(part) for key, part in about.items()})
-    file.chmod(0o644)
-    return file
+    return write({key: part.half() for key, part in weights.items()}, file, about)
