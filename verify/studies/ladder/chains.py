@@ -121,8 +121,11 @@ class Heads:
 
 
 def rungs() -> dict[str, Verifier]:
-    """Every rule of the catalogue on paths or flows, those with endless residuals limited to ``LIMIT`` tries."""
-    found = {name: kind() for name, kind in catalog().items() if kind.claim.laws in ("path", "flow")}
+    """Every rule of the catalogue on paths or flows that judges a drafter's draft, and not the last round's carry;
+    those with endless residuals limited to ``LIMIT`` tries.
+    """
+    kinds = {name: kind for name, kind in catalog().items() if not getattr(kind, "carries", False)}
+    found = {name: kind() for name, kind in kinds.items() if kind.claim.laws in ("path", "flow")}
     return {name: limited(rule) for name, rule in found.items()}
 
 
