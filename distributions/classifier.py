@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from distributions.fitting import Fit, Follow, fit, write
-from distributions.images import BLUR, mnist
+from distributions.images import BLUR, held_out, mnist
 from distributions.tape import GeneratorTape, Tape
 
 WEIGHTS = Path(__file__).with_name("weights") / "classifier.safetensors"
@@ -61,9 +61,7 @@ def initial(tape: Tape) -> dict[str, Tensor]:
 
 def make(seed: int = 0, path: Path = WEIGHTS, follow: Follow = iter) -> Path:
     """Train, and write the weights with the share of the images held out that they get right."""
-    images = mnist()
-    rest = torch.arange(len(images)) % 6 == 0
-    seen, unseen = images[~rest], images[rest]
+    seen, unseen = held_out(mnist())
     weights = initial(GeneratorTape(seed))
     network = Classifier(weights)
 

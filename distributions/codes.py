@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distributions.fitting import Fit, Follow, write
-from distributions.images import Images, mnist, patches
+from distributions.images import Images, held_out, mnist, patches
 from distributions.tape import GeneratorTape
 from distributions.transformer import Shape, TokenTransformer, nats, train
 
@@ -86,12 +86,6 @@ def trained(dtype: torch.dtype = torch.float64) -> Coded:
 def file_of(role: str, folder: Path = FOLDER) -> Path:
     """The weights of one model."""
     return folder / f"codes.{role}.safetensors"
-
-
-def held_out(images: Images) -> tuple[Images, Images]:
-    """(the images that training sees, every sixth, which it does not)."""
-    rest = torch.arange(len(images)) % 6 == 0
-    return images[~rest], images[rest]
 
 
 def make(role: str, seed: int = 0, folder: Path = FOLDER, follow: Follow = iter) -> Path:

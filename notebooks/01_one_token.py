@@ -45,6 +45,7 @@ from distributions.mixture import Mixture
 from distributions.tape import GeneratorTape, RecordingTape
 from verify.checks.excess_acceptance import ExcessAcceptance
 from verify.checks.ks import KolmogorovSmirnov
+from verify.checks.trace import Trace
 from verify.couplings import couple_gaussian
 from verify.exact import exact_rows
 from verify.records import Draft
@@ -365,7 +366,8 @@ for level in levels[1:]:
     place = delta / 2 + math.log(level) / delta
     alpha = float(ndtr(torch.tensor(-place)) + ndtr(torch.tensor(place - delta)) / level)
     value, out, kept = one_token(Lenient(level), draft, target, 20_000, GeneratorTape(seed=9))
-    proof = ExcessAcceptance(value, draft)(out, target, alpha=1e-6, tape=GeneratorTape(seed=10))
+    trace = Trace.single(value, out, draft[0], target[0])
+    proof = ExcessAcceptance()(trace, None, alpha=1e-6, tape=GeneratorTape(seed=10))
     certified.append((sampled(kept, alpha), alpha - overlap, proof.statistic))
 
 for level, (alpha, bias) in zip(levels, points["lenient"], strict=True):  # on the frontier, and at its closed form

@@ -11,7 +11,7 @@ from scipy import stats
 
 from distributions.gaussian import FullGaussian, Gaussian
 from distributions.tape import GeneratorTape
-from verify.checks.branches import Branches
+from verify.checks.branches import Branches, cell_edges
 from verify.checks.ks import KolmogorovSmirnov
 from verify.checks.transform import Uniform
 from verify.checks.witness import measure
@@ -35,8 +35,7 @@ torch.set_num_threads(1)
 
 
 def checked(rows: Rows, alpha: float = 1e-6) -> Finding:
-    uniform = Uniform(rows.columns.shape[-1])
-    return Branches(rows.accepted, rows.pair.start)(rows.columns, uniform, alpha, GeneratorTape())
+    return Branches()(rows.trace, None, alpha, GeneratorTape())
 
 
 @pytest.mark.parametrize("dim", [1, 4, 16])
@@ -61,9 +60,11 @@ def test_its_size_is_below_its_level() -> None:
 @pytest.mark.parametrize("delta", [-0.3, 0.3])
 def test_masses_are_those_of_the_two_laws(delta: float) -> None:
     """Kept: min(p, q); replaced: (p - q)+. By quadrature in every cell, whichever side the draft is on."""
-    check = Branches(torch.zeros(0, dtype=torch.bool), delta)
-    edges = check._edges().clamp(-40, 40)  # away from the draft
-    _, masses = check._tables(torch.zeros(0, 1).double())
+    one = torch.ones(1).double()
+    pair = Pair.of("pair", Gaussian(0 * one, one), Gaussian(delta * one, one))
+    rows = Rows(pair, torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1).long(), torch.zeros(1).long())
+    masses = Branches().statistic(rows.trace, None, GeneratorTape()).masses
+    edges = cell_edges(abs(delta) * torch.ones(()).double()).clamp(-40, 40)  # away from the draft
     points = torch.linspace(-40, 40, 800_001, dtype=torch.float64)
     target, draft = (torch.exp(-((points - at) ** 2) / 2) / math.sqrt(2 * math.pi) for at in (0.0, -abs(delta)))
     for row, density in zip(

@@ -26,6 +26,7 @@ from verify.checks.ks import KolmogorovSmirnov
 from verify.checks.mmd import MaximumMeanDiscrepancy
 from verify.checks.products import Products
 from verify.checks.support import Support, repeats_p_value
+from verify.checks.trace import Trace
 from verify.checks.transform import Uniform, uniforms
 from verify.checks.witness import Interval, Witness, heaviest_interval, measure
 from verify.records import Finding
@@ -65,17 +66,27 @@ def null_excess(tape: GeneratorTape) -> Finding:
     """Accepts exactly as often as the overlap allows."""
     drafted = draw(normal(), 300, tape)
     kept = tape.coin("kept", torch.full((300, 1), float(normal().overlap(SHIFTED))))
-    return ExcessAcceptance(drafted, normal())(torch.where(kept, drafted, drafted + 1), SHIFTED, 0.05, tape)
+    trace = Trace.single(drafted, torch.where(kept, drafted, drafted + 1), normal(), SHIFTED)
+    return ExcessAcceptance()(trace, None, 0.05, tape)
+
+
+def of_calls(rows: Tensor, calls: Tensor, kept: Tensor | None = None) -> Trace:
+    """Outputs that are uniform under the target, and the draft where they were kept."""
+    drafted = rows if kept is None else torch.where(kept.unsqueeze(1), rows, rows + 1)
+    return Trace.single(drafted, rows, Uniform(rows.shape[1]), Uniform(rows.shape[1]), calls)
 
 
 def null_rows(tape: GeneratorTape) -> Finding:
     accepted = tape.coin("accepted", torch.full((500,), 0.4))
-    return RowDependence(CALLS, accepted)(tape.uniform("rows", (500, 2)), Uniform(2), 0.05, tape)
+    return RowDependence()(of_calls(tape.uniform("rows", (500, 2)), CALLS, accepted), None, 0.05, tape)
 
 
 NULLS: dict[str, tuple[Callable[[GeneratorTape], Finding], bool]] = {
     "ks": (lambda tape: KolmogorovSmirnov()(draw(normal(), 200, tape), normal(), 0.05, tape), True),
-    "ks, three columns": (lambda tape: KolmogorovSmirnov()(draw(normal(3), 200, tape), normal(3), 0.05, tape), False),
+    "ks, three columns": (
+        lambda tape: KolmogorovSmirnov(bits=14)(draw(normal(3), 200, tape), normal(3), 0.05, tape),
+        False,
+    ),
     "ks of tokens": (lambda tape: KolmogorovSmirnov()(draw(COIN, 200, tape), COIN, 0.05, tape), True),
     "chi-square": (lambda tape: ChiSquare(16)(draw(normal(), 400, tape), normal(), 0.05, tape), True),
     "chi-square of tokens": (lambda tape: ChiSquare()(draw(COIN, 400, tape), COIN, 0.05, tape), True),
@@ -108,9 +119,9 @@ def test_every_check_meets_the_protocol() -> None:
         KolmogorovSmirnov(),
         ChiSquare(),
         MaximumMeanDiscrepancy(),
-        ExcessAcceptance(torch.zeros(1, 1), normal()),
+        ExcessAcceptance(),
         Products(),
-        RowDependence(torch.zeros(1, dtype=torch.long)),
+        RowDependence(),
         Support(),
     ]
     for check in checks:
@@ -130,7 +141,7 @@ def test_ks_agrees_with_scipy_and_its_bound_holds() -> None:
         sample = draw(other, 300, tape)
         found = KolmogorovSmirnov(delta=0.01)(sample, normal(), 0.01, tape)
         reference = kstest(sample[:, 0].numpy(), "norm")
-        assert found.statistic == pytest.approx(reference.statistic, abs=1e-12)
+        assert found.statistic <= reference.statistic + 1e-12 <= found.statistic + 2**-16 + 2e-12  # within one cell
         assert found.p_value is not None and found.p_value >= reference.pvalue * 0.999  # DKW is conservative
         assert found.bound is not None
         failures += found.bound < truth
@@ -158,7 +169,7 @@ def test_ks_sees_its_smallest_defect() -> None:
 
 
 def test_chi_square_agrees_with_scipy_and_sees_its_smallest_defect() -> None:
-    n, cells, alpha = 4000, 20, 1e-4
+    n, cells, alpha = 4000, 16, 1e-4
     tape = GeneratorTape(3)
     sample = tape.uniform("u", (n, 1))
     found = ChiSquare(cells)(sample, Uniform(), alpha, tape)
@@ -190,7 +201,8 @@ def test_excess_acceptance_agrees_with_scipy_and_sees_its_smallest_defect() -> N
     def accepting(prob: float, tape: GeneratorTape) -> Finding:
         drafted = draw(normal(), n, tape)
         kept = tape.coin("kept", torch.full((n, 1), prob))
-        return ExcessAcceptance(drafted, normal())(torch.where(kept, drafted, drafted + 1), SHIFTED, alpha, tape)
+        trace = Trace.single(drafted, torch.where(kept, drafted, drafted + 1), normal(), SHIFTED)
+        return ExcessAcceptance()(trace, None, alpha, tape)
 
     found = accepting(0.7, GeneratorTape(4))
     hits = round(float(found.note.split()[1].rstrip(",")) * n)
@@ -212,7 +224,7 @@ def test_excess_acceptance_where_rows_have_laws_of_their_own() -> None:
     for _ in range(RUNS):
         x = draft.sample(tape, "x")
         y = torch.where(tape.coin("kept", overlap), x, x + 1)
-        hits += ExcessAcceptance(x, draft)(y, target, 0.05, tape).rejects
+        hits += ExcessAcceptance()(Trace.single(x, y, draft, target), None, 0.05, tape).rejects
     assert hits <= at_most(0.05, RUNS)
 
 
@@ -287,7 +299,7 @@ def test_row_dependence_sees_shared_noise_and_not_a_wrong_law() -> None:
     accepted = tape.coin("accepted", torch.full((n,), 0.6))
 
     def check(rows: Tensor, kept: Tensor | None = None) -> Finding:
-        return RowDependence(calls, kept)(rows, Uniform(rows.shape[-1]), alpha, tape)
+        return RowDependence()(of_calls(rows, calls, kept), None, alpha, tape)
 
     assert not check(iid, accepted).rejects
     assert not check(iid**2, iid[:, 0] < 0.1).rejects  # the wrong law of single rows

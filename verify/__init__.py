@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from verify.records import Verdict
 
 __version__ = "0.1.0"
-__all__ = ["Verdict", "assert_lossless", "check_decoder", "check_identity", "check_verifier"]
+__all__ = ["Verdict", "assert_lossless", "check_decoder", "check_identity", "check_sampler", "check_verifier"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
         from verify.records import Verdict
 
         return Verdict
-    if name in {"assert_lossless", "check_decoder", "check_verifier"}:
+    if name in {"assert_lossless", "check_decoder", "check_sampler", "check_verifier"}:
         from verify import judge
 
         return getattr(judge, name)

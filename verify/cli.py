@@ -1,4 +1,4 @@
-"""The command line: ``specproof list | check | audit | study | report | train | doctor``.
+"""The command line: ``specproof list | check | audit | study | report | train | audit-log | claims | doctor``.
 
 Whatever imports torch is imported when a command runs, so that ``--help`` and wrong options answer at once.
 """
@@ -14,7 +14,11 @@ from typing import NoReturn
 
 import verify
 from verify import commands
+from verify.claims.command import add_options as add_claim_options
+from verify.claims.command import run_claims
 from verify.errors import SubjectError
+from verify.logs.command import add_options as add_log_options
+from verify.logs.command import run_audit_log
 
 WRONG_CALL, INTERRUPTED = 3, 130
 
@@ -22,8 +26,9 @@ WRONG_CALL, INTERRUPTED = 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status.
 
-    ``check``: 0 lossless, 1 lossy, 2 inconclusive. ``audit`` and ``doctor``: 0 if all is as expected, else 1. Always:
-    3 with one line on stderr where the call or the file is wrong, 130 after an interrupt.
+    ``check``: 0 lossless, 1 lossy, 2 inconclusive. ``audit-log``: 0 consistent, 1 faulty, 2 inconclusive. ``audit`` and
+    ``doctor``: 0 if all is as expected, else 1. Always: 3 with one line on stderr where the call or the file is wrong,
+    130 after an interrupt.
     """
     try:
         options = _parser().parse_args(arguments)
@@ -84,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--length", type=int, metavar="N", help="decoder: tokens decoded (default: 4)")
     check.add_argument("--dim", type=int, metavar="D", help="gaussian: dimensions of a token (default: 1)")
     check.add_argument("--covariance", choices=("equal", "any"), help="gaussian: the pairs of laws (default: equal)")
+    target = "sampler: a torch distribution, a law, or a function (rows, seed) that draws from it"
+    check.add_argument("--target", metavar="FILE.py::NAME", help=target)
+    check.add_argument("--epsilon", type=float, metavar="EPS", help="sampler: the bound that is enough (default: 0.01)")
+    check.add_argument("--metric", metavar="NAME", help="sampler: what it bounds (default: ks; any: where smallest)")
+    longer = "sampler, gaussian: draw until the bound is EPS, or the function convicted, or the time spent"
+    check.add_argument("--until", type=float, metavar="EPS", help=longer)
+    check.add_argument("--seconds", type=float, metavar="S", help="with --until: the time (default: 600)")
     check.add_argument("--budget", choices=("quick", "thorough"), default="quick", help="seconds, or minutes")
     check.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the problems (default: 0)")
     check.add_argument("--json", action="store_true", help="print the verdict as JSON, and nothing else")
@@ -106,5 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--predicts", choices=("noise", "velocity"), default="noise", help="default: noise")
     train.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     train.add_argument("--output", type=Path, default=Path("weights"), metavar="FOLDER", help="default: weights")
+    logs = command("audit-log", run_audit_log, "judge a log: exit 0 consistent, 1 faulty, 2 inconclusive")
+    add_log_options(logs)
+    add_claim_options(command("claims", run_claims, "hold published speed-ups against what acceptance allows"))
     command("doctor", commands.run_doctor, "show where the packages are imported from, and which versions")
     return parser

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 STATUS = {"lossless": 0, "lossy": 1, "inconclusive": 2}
 OPTIONS = {
     "discrete": ("vocab", "draft_length"),
-    "gaussian": ("dim", "covariance"),
+    "gaussian": ("dim", "covariance", "until", "seconds"),
     "decoder": ("vocab", "length"),
+    "sampler": ("target", "epsilon", "metric", "until", "seconds"),
 }
 
 
@@ -89,6 +90,11 @@ def run_check(options: argparse.Namespace) -> int:
     given = {name: value for name, value in every.items() if value is not None}
     for name in given:
         if name not in OPTIONS[options.space]:
+            if name in ("until", "seconds"):
+                raise SubjectError(
+                    f"--{name} has no meaning with --space {options.space}, where every branch is enumerated and the "
+                    "verdict is exact already; leave it out"
+                )
             flag, space = "--" + name.replace("_", "-"), options.space
             raise SubjectError(f"{flag} has no meaning with --space {space}; leave it out, or choose another space")
     if options.report is not None:
@@ -124,7 +130,16 @@ def _judge(options: argparse.Namespace, arguments: dict[str, Any]) -> Verdict:
             else:
                 function, name = load(options.subject), options.subject
                 head = f"from verify.loader import load\nfn = load({options.subject!r})\n"
-            if options.space == "decoder":
+            if options.space == "sampler":
+                if "target" not in arguments:
+                    raise SubjectError("--space sampler needs --target FILE.py::NAME: what the draws should follow")
+                arguments = {**arguments, "target": load(arguments["target"], objects=True)}
+                if arguments.get("metric") == "any":
+                    arguments["metric"] = None
+                from verify.judge import check_sampler
+
+                verdict = check_sampler(function, **arguments)
+            elif options.space == "decoder":
                 verdict = check_decoder(function, **arguments)
             else:
                 verdict = check_verifier(function, space=options.space, **arguments)

@@ -199,17 +199,35 @@ def decode(
     tape: Tape,
     rows: int,
     condition: Any = None,
+    prefill: int = 0,
 ) -> Trace:
     """Decode ``rows`` sequences of ``length`` tokens. Rows advance unevenly; a finished row takes no further part, and
-    what its last round emitted beyond ``length`` is cut. Raises ValueError for lengths below 1.
+    what its last round emitted beyond ``length`` is cut. The first ``prefill`` tokens are the target's own draws, each
+    a round of one token that examines nothing. Raises ValueError for lengths below 1, or a prefill beyond ``length``.
     """
     if min(draft_length, length, rows) < 1:
         raise ValueError(f"draft_length, length and rows must be 1 or more, and are {draft_length}, {length}, {rows}")
+    if not 0 <= prefill <= length:
+        raise ValueError(f"prefill is {prefill}; give a number of tokens from 0 to the length, {length}")
     step = Round(target, drafter, verifier, draft_length)
     state, alive = replace(step.start(rows, condition), left=torch.full((rows,), length)), torch.arange(rows)
     filled = torch.zeros(rows, dtype=torch.long)
     tokens: Tensor | None = None
     lengths, kept, log_accept = [], [], []
+    one = torch.ones(rows, dtype=torch.long)
+    for before in range(prefill):
+        law = target.law(state.target)
+        value = law.sample(tape, f"prefill.{before}")
+        state = step.extend(state, value, one)
+        new = law.token(value)
+        tokens = new.new_zeros((rows, length, *new.shape[2:])) if tokens is None else tokens
+        tokens[:, before] = new[:, 0]
+        lengths.append(one)
+        kept.append(torch.zeros(rows, draft_length, dtype=torch.bool))
+        log_accept.append(torch.full((rows, draft_length), float("nan"), dtype=torch.float64))
+        filled += 1
+    if prefill == length:
+        alive = alive[:0]
     while len(alive):
         state, turn = step(state, tape[alive])
         outcome, new = turn.outcome, turn.tokens

@@ -56,6 +56,11 @@ class Frame:
         """s of each ``value`` (*batch, d), in standard deviations from the draft's mean; (*batch,)."""
         return (_whiten(self.draft, value.double() - self.draft.mean) * self.axis).sum(-1)
 
+    def across(self, value: Tensor) -> Tensor:
+        """The squared length (*batch,) of what lies across the line: chi-square with d - 1 degrees under both laws."""
+        white = _whiten(self.draft, value.double() - self.draft.mean)
+        return (white - (white * self.axis).sum(-1, keepdim=True) * self.axis).square().sum(-1)
+
     def log_ratio(self, place: Tensor) -> Tensor:
         """log target - log draft at ``place``: exact where densities of both underflow, and 0 for equal laws."""
         return self.distance * (place - self.distance / 2)

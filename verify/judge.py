@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +26,8 @@ def check_verifier(
     covariance: str = "equal",
     budget: str = "quick",
     seed: int = 0,
+    until: float | None = None,
+    seconds: float | None = None,
 ) -> Verdict:
     """Decide whether a verification function is lossless.
 
@@ -32,12 +36,16 @@ def check_verifier(
     ``space="gaussian"``: ``fn(draft_value: Tensor[rows, dim], draft: Distribution, target: Distribution) ->
     Tensor[rows, dim]``, with one unbatched pair of torch laws a call; ``covariance="equal"`` both sigma^2 I,
     ``"any"`` unequal and full as well. ``fn`` is not edited; it draws with torch, numpy or the standard library.
-    ``budget`` is ``quick`` or ``thorough``.
+    ``budget`` is ``quick`` or ``thorough``; ``until``, in the Gaussian space: rows are added until the bound is at most
+    that, for at most ``seconds`` (600 by default).
 
     Raises SubjectError, one sentence, where the call is wrong or the function raises, hangs, or returns no tokens.
     """
     _require(callable(fn), f"fn is a {type(fn).__name__}; pass a function")
     _require(budget in BUDGETS, f"budget is {budget!r}; use one of {', '.join(BUDGETS)}")
+    _require(
+        until is None or space == "gaussian", "until is for sampled evidence, and this is enumerated; leave it out"
+    )
     if space == "discrete":
         _whole("vocab", vocab, 2, 8)
         _whole("draft_length", draft_length, 1, 6)
@@ -54,9 +62,19 @@ def check_verifier(
         _require(covariance in ("equal", "any"), f"covariance is {covariance!r}; use 'equal' or 'any'")
         from verify.spaces.gaussian import judge_gaussian
 
-        verdict = judge_gaussian(fn, dim=dim, covariance=covariance, budget=budget, seed=seed)
+        if until is None:
+            verdict = judge_gaussian(fn, dim=dim, covariance=covariance, budget=budget, seed=seed)
+        else:
+            from verify.spaces.gaussian_until import judge_gaussian_until
+
+            _positive("until", until)
+            options: dict[str, Any] = {"dim": dim, "covariance": covariance, "seed": seed}
+            verdict = judge_gaussian_until(fn, until=until, seconds=seconds, **options)
     else:
-        raise SubjectError(f"space is {space!r}; use 'discrete' or 'gaussian' (a whole decoder: check_decoder)")
+        raise SubjectError(
+            f"space is {space!r}; use 'discrete' or 'gaussian' (a whole decoder: check_decoder; its draws alone: "
+            "check_sampler)"
+        )
     return _with_import_draws(fn, verdict)
 
 
@@ -78,13 +96,60 @@ def check_decoder(
         return _with_import_draws(fn, judge_decoder(fn, vocab=vocab, length=length, budget=budget, seed=seed))
 
 
+def check_sampler(
+    sampler: Callable[[int, int], Any],
+    target: Any,
+    *,
+    epsilon: float = 0.01,
+    budget: str = "quick",
+    until: float | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    metric: str | None = "ks",
+    executor: Executor | None = None,
+) -> Verdict:
+    """Decide from its draws alone whether a sampler's law is its target's.
+
+    ``sampler(rows: int, seed: int)`` returns a tensor (rows, *event) of independent rows; it may draw from ``seed``, or
+    from the global generators of torch, numpy and the standard library, which are seeded for each call. ``target``: a
+    torch distribution or a law of this project, of batch shape (), or another sampler of the same form.
+
+    ``lossy``: a check rejects, and rejects again on fresh rows, false alarms at most 1e-6 in all; ``bias_lower`` is a
+    certified lower bound on the total variation. ``lossless``: the certified bound in ``metric`` (confidence 1 - 1e-6;
+    None: in the metric where it is smallest) is at most ``epsilon``. ``inconclusive``: neither, and ``needs`` says
+    how many rows would certify, and how many reject. ``budget``: ``quick`` or ``thorough``, for the first stage.
+    ``until``: draw until the bound is at most that, or the sampler is convicted, or ``seconds`` have passed (600 by
+    default), or somebody interrupts. ``executor``: any of concurrent.futures, for shards; both functions must then be
+    importable by its workers.
+
+    Raises SubjectError, one sentence, where the call is wrong, or a function raises or returns another shape.
+    """
+    _require(callable(sampler), f"sampler is a {type(sampler).__name__}; pass a function (rows, seed)")
+    _require(budget in BUDGETS, f"budget is {budget!r}; use one of {', '.join(BUDGETS)}")
+    _positive("epsilon", epsilon)
+    for name, value in (("until", until), ("seconds", seconds)):
+        if value is not None:
+            _positive(name, value)
+    from verify.sampler import judge_sampler
+
+    verdict = judge_sampler(
+        sampler, target, epsilon=epsilon, budget=budget, until=until, seconds=seconds, seed=seed, metric=metric,
+        executor=executor,
+    )  # fmt: skip
+    return _with_import_draws(sampler, verdict)
+
+
 def assert_lossless(fn: Callable[..., Any], space: str = "discrete", **options: Any) -> Verdict:
     """Raise AssertionError unless ``fn`` is judged lossless; its message is the verdict with the counterexample.
 
-    Takes the arguments of ``check_verifier``, or with ``space="decoder"`` those of ``check_decoder``. Returns the
-    verdict.
+    Takes the arguments of ``check_verifier``, or with ``space="decoder"`` those of ``check_decoder``, with
+    ``space="sampler"`` those of ``check_sampler``. Returns the verdict.
     """
-    verdict = check_decoder(fn, **options) if space == "decoder" else check_verifier(fn, space, **options)
+    if space in ("decoder", "sampler"):
+        _require(space != "sampler" or "target" in options, "a sampler is judged against a target; pass target=...")
+        verdict = (check_decoder if space == "decoder" else check_sampler)(fn, **options)
+    else:
+        verdict = check_verifier(fn, space, **options)
     if not verdict.lossless:
         raise AssertionError(str(verdict))
     return verdict
@@ -115,6 +180,11 @@ def _home(fn: Any) -> dict[str, Any]:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise SubjectError(message)
+
+
+def _positive(name: str, value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    _require(number and 0 < value < math.inf, f"{name} is {value!r}; give a number above 0")
 
 
 def _whole(name: str, value: Any, least: int, most: int) -> None:

@@ -20,8 +20,9 @@ IMPORT_DRAWS = "__specproof_import_draws__"
 """The attribute of a module that holds what was drawn while it was imported."""
 
 
-def load(spec: str) -> Callable[..., Any]:
-    """The callable named by ``FILE.py::NAME``; the file's folder becomes and stays the first of ``sys.path``.
+def load(spec: str, objects: bool = False) -> Any:
+    """The callable named by ``FILE.py::NAME``, or with ``objects`` whatever that is; the file's folder becomes and stays
+    the first of ``sys.path``.
 
     NAME may be dotted: ``Class.method``, ``INSTANCE.method``. A class on the way to a method that needs an instance is
     constructed without arguments. Relative imports work, in a package or beside a lone file. What the file draws while
@@ -32,7 +33,7 @@ def load(spec: str) -> Callable[..., Any]:
     sys.path.insert(0, str(path.parent))
     try:
         module = _execute(path)
-        function = _lookup(module, name, path)
+        function = _lookup(module, name, path, objects)
         if draws := vars(module).get(IMPORT_DRAWS):
             # The judge looks in the function's own globals, and the file may only pass on a neighbour's function.
             getattr(function, "__globals__", {}).setdefault(IMPORT_DRAWS, draws)
@@ -102,7 +103,7 @@ def _package(path: Path) -> str:
     return name
 
 
-def _lookup(module: ModuleType, name: str, path: Path) -> Callable[..., Any]:
+def _lookup(module: ModuleType, name: str, path: Path, objects: bool = False) -> Any:
     item: Any = module
     parts = name.split(".")
     for depth, part in enumerate(parts):
@@ -118,6 +119,8 @@ def _lookup(module: ModuleType, name: str, path: Path) -> Callable[..., Any]:
         if not any("__call__" in vars(base) for base in item.__mro__):
             raise SubjectError(f"{name!r} in {path.name} is a class; name one of its methods, as in {name}.verify")
         item = _instance(item, name)
+    if objects and not callable(item):
+        return item
     if not callable(item):
         raise SubjectError(f"{name!r} in {path.name} is a {type(item).__name__}, not a function; name a callable")
     if getattr(type(item).__call__, "__globals__", None) is vars(module):

@@ -20,6 +20,7 @@ from distributions.tape import Tape
 from verify.checks.chi_square import ChiSquare
 from verify.checks.excess_acceptance import ExcessAcceptance
 from verify.checks.ks import KolmogorovSmirnov
+from verify.checks.trace import Trace
 from verify.decode import Round, decode, parents, policy
 from verify.exact import encode
 from verify.records import Finding
@@ -109,7 +110,8 @@ def acceptance_counted(sample: Sample, alpha: float, tape: Tape) -> Finding:
     """
     if sample.drafted.shape[1] > 1:
         return Finding("", "", "excess_acceptance", 0.0, None, alpha, len(sample.emitted), 0, note="siblings")
-    return ExcessAcceptance(sample.drafted[:, 0], sample.drafter)(sample.emitted, sample.opening, alpha, tape)
+    first = Trace.single(sample.drafted[:, 0], sample.emitted, sample.drafter, sample.opening)
+    return ExcessAcceptance()(first, None, alpha, tape)
 
 
 def peer_checks() -> dict[str, PeerCheck]:

@@ -14,7 +14,9 @@ import pytest
 
 @pytest.fixture
 def assert_lossless() -> Callable[..., Any]:
-    """``assert_lossless(fn, space="discrete", **options)`` of ``verify``: fails with the verdict as its message."""
+    """``assert_lossless(fn, space="discrete", **options)`` of ``verify``, ``space="sampler", target=...`` included: fails
+    with the verdict as its message.
+    """
     from verify.judge import assert_lossless as judge
 
     def check(fn: Callable[..., Any], space: str = "discrete", **options: Any) -> Any:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from scipy.stats import binom, norm
 from torch import Tensor
-from torch.special import ndtr, ndtri
+from torch.special import ndtr
 
-from distributions.law import Law
 from distributions.tape import Tape
-from verify.checks.transform import uniforms
+from verify.checks import Check, Tally
+from verify.checks.residual_law import one_covariance, radius_across
+from verify.checks.trace import Trace, nothing, same
+from verify.frame import Frame
 from verify.records import CheckClaim, Finding
 
 CELLS, RINGS = 16, 4
+REACH = 2.5
+"""The inner cells reach this far beyond both means."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,64 @@ class Excess:
 
 
 @dataclass(frozen=True, eq=False)
-class Branches:
+class Branched(Tally):
+    """``hits`` and ``masses`` (2, CELLS, RINGS), branches kept and replaced: rows counted, and how many are expected
+    there at most (kept) or at least (replaced).
+    """
+
+    hits: Tensor
+    masses: Tensor
+
+
+@dataclass(frozen=True)
+class BranchCounts:
+    """The first tokens of chains between Gaussians of one covariance and different means, in cells along the line and
+    rings across it. Other traces leave everything at 0.
+    """
+
+    def __call__(self, sample: Trace, truth: Any, tape: Tape) -> Branched:
+        empty = torch.zeros(2, CELLS, RINGS, dtype=torch.float64)
+        target, draft = sample.target[:, 0], sample.draft[:, 0]
+        if not sample.chain or not one_covariance(target, draft):
+            return Branched(0, empty, empty)
+        frame, value = Frame.of("branches", target, draft), sample.emitted[:, 0]
+        if not bool((frame.distance > 0).all()):
+            return Branched(0, empty, empty)
+        distance, n = frame.distance, len(sample)
+        rings = RINGS if value.shape[-1] > 1 else 1
+        ring = (radius_across(frame, value) * rings).long().clamp(0, rings - 1) if rings > 1 else 0
+        reach = REACH + distance / 2
+        # Away from the draft, in standard deviations from the middle between the means; cells of one width.
+        place = (frame.place(value) - distance / 2) / (2 * reach) + 0.5
+        cell = ((place * (CELLS - 2)).floor() + 1).clamp(0, CELLS - 1).long()
+        code = ((~same(value, sample.drafted[:, 0])).long() * CELLS + cell) * rings + ring
+        hits = torch.bincount(code, minlength=2 * CELLS * rings).reshape(2, CELLS, rings).double()
+        masses = cell_masses(distance).sum(0) * (n / len(distance)) / rings
+        spread = torch.zeros_like(empty)
+        spread[..., :rings] = hits
+        return Branched(n, spread, torch.where(torch.arange(RINGS) < rings, masses.unsqueeze(-1), 0.0))
+
+
+def cell_edges(distance: Tensor) -> Tensor:
+    """Ends (*batch, CELLS + 1) of the cells along the line, from the target's mean away from the draft's, at
+    ``distance`` (*batch).
+    """
+    inner = torch.linspace(-1, 1, CELLS - 1, dtype=torch.float64)
+    inner = inner * (REACH + distance.unsqueeze(-1) / 2) - distance.unsqueeze(-1) / 2
+    end = torch.full_like(inner[..., :1], math.inf)
+    return torch.cat((-end, inner, end), -1)
+
+
+def cell_masses(distance: Tensor) -> Tensor:
+    """What min(p, q) and (p - q)+ give each cell: (*batch, 2, CELLS)."""
+    edges, apart = cell_edges(distance), distance.unsqueeze(-1)
+    below = torch.minimum(edges, -apart / 2)  # where the draft exceeds the target
+    both = ndtr(below) + ndtr(edges + apart) - ndtr(below + apart)
+    return torch.stack((both.diff(), (ndtr(edges) - both).diff()), -2).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class Branches(Check):
     """Exact binomial tests of each branch of a rule on Gaussians of one covariance, Bonferroni over the events.
 
     Let rows be drafted from q, and emitted with law p. Whatever the rule, kept rows follow both laws, so that in every
@@ -44,23 +105,25 @@ class Branches:
     these, so that a branch which forgets what lies across the line is seen, and one whose parts depend on each other.
     Replaced rows are few where the laws are near, and so is their noise: there this sees far more than the whole law.
 
-    The first column of the transformed sample is the place on the line through the means, the last one, if it is not
-    the first, the radius across. ``accepted`` (n,): output equals draft. ``start``: the draft's mean along the line, in
-    standard deviations from the target's mean; not 0.
+    A row is kept if its output is its draft. Rows with laws of their own have cells of their own, and the binomial law
+    of the mean mass still bounds both tails (Hoeffding 1956, Theorem 4).
     """
 
-    accepted: Tensor
-    start: float
     claim: ClassVar[CheckClaim] = CheckClaim(
         "exact",
         against="a wrong residual or a wrong acceptance somewhere, above all between laws that are near",
         blind_to="replacements that are too many, which show as kept rows that are too few; rules that keep little",
     )
 
-    def __call__(self, sample: Tensor, truth: Law, alpha: float, tape: Tape) -> Finding:
-        columns = uniforms(sample, truth, tape)
-        (hits, chance), n = self._tables(columns), len(columns)
-        counts, masses = _events(hits), _events(chance)
+    @property
+    def statistic(self) -> BranchCounts:
+        return BranchCounts()
+
+    def judge(self, tally: Branched, alpha: float) -> Finding:
+        n = tally.n
+        if not n:
+            return nothing("branches", "no chain of Gaussians of one covariance and different means", alpha)
+        counts, masses = _tables(tally)
         p_values = _p_values(counts, masses, n)
         worst = int(p_values.argmin())
         branch = "kept" if worst < counts.shape[1] else "replaced"
@@ -79,47 +142,27 @@ class Branches:
             smallest=bar * math.sqrt(float((masses * (1 - masses)).max()) / n),
         )
 
-    def heaviest(self, columns: Tensor) -> Excess:
+    def heaviest(self, tally: Branched, start: float) -> Excess:
         """The half-line or cell along the line, all rings together, whose frequency is most beyond its mass, noise of
-        five standard deviations aside.
+        five standard deviations aside. ``start``: the draft's mean on the axis of which the event speaks, in standard
+        deviations from the target's mean.
         """
-        (hits, chance), n = self._tables(columns), len(columns)
-        counts, masses = (_along(part.sum(-1)) for part in (hits, chance))
+        n = tally.n
+        counts, masses = (_along(part.sum(-1)) for part in (tally.hits, tally.masses / n))
         beyond = torch.tensor([[1.0], [-1.0]]) * (counts / n - masses)
         branch, event = divmod(int((beyond - 5 * (counts / n**2).sqrt()).argmax()), counts.shape[1])
-        return Excess(branch == 0, *self._ends(event), int(counts[branch, event]), float(masses[branch, event]))
-
-    def _edges(self) -> Tensor:
-        """Ends of the cells along the line, from the target's mean towards where the target exceeds the draft."""
-        distance = abs(self.start)
-        reach = 2.5 + distance / 2
-        inner = torch.linspace(-reach, reach, CELLS - 1, dtype=torch.float64) - distance / 2
-        end = torch.tensor([math.inf], dtype=torch.float64)
-        return torch.cat((-end, inner, end))
-
-    def _tables(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows counted, and masses allowed: (2, CELLS, RINGS), the branches kept and replaced."""
-        distance, edges = abs(self.start), self._edges()
-        place = -math.copysign(1.0, self.start) * ndtri(columns[:, 0])
-        rings = RINGS if columns.shape[1] > 1 else 1
-        ring = (columns[:, -1] * rings).long().clamp(0, rings - 1) if rings > 1 else torch.zeros(len(columns)).long()
-        cell = torch.bucketize(place.contiguous(), edges[1:-1].contiguous())
-        code = ((~self.accepted).long() * CELLS + cell) * rings + ring
-        hits = torch.bincount(code, minlength=2 * CELLS * rings).reshape(2, CELLS, rings).double()
-        middle = torch.tensor(-distance / 2, dtype=torch.float64)
-        both = torch.where(
-            edges < middle, ndtr(edges), ndtr(middle) + ndtr(edges + distance) - ndtr(middle + distance)
-        ).diff()
-        masses = torch.stack((both, ndtr(edges).diff() - both)).clamp(min=0)
-        return hits, (masses / rings).unsqueeze(-1).expand_as(hits)
-
-    def _ends(self, event: int) -> tuple[float, float]:
-        """The ends of the event of that number in ``_along``, as places from the target's mean along the column."""
         kind, cell = divmod(event, CELLS)
-        edges = self._edges()
+        edges = cell_edges(torch.tensor(abs(start), dtype=torch.float64))
         low, high = ((cell, cell + 1), (0, cell + 1), (cell, CELLS))[kind]
         ends = float(edges[low]), float(edges[high])
-        return (-ends[1], -ends[0]) if self.start > 0 else ends
+        ends = (-ends[1], -ends[0]) if start > 0 else ends
+        return Excess(branch == 0, *ends, int(counts[branch, event]), float(masses[branch, event]))
+
+
+def _tables(tally: Branched) -> tuple[Tensor, Tensor]:
+    """The sums (2, events) of rows, and of masses a row, over all events; on the line there is one ring."""
+    rings = RINGS if bool(tally.masses[..., 1:].any()) else 1
+    return _events(tally.hits[..., :rings]), _events(tally.masses[..., :rings] / tally.n)
 
 
 def _along(table: Tensor) -> Tensor:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.stats import chi2
+from scipy.special import chdtrc
 from statsmodels.stats.power import GofChisquarePower
 from torch import Tensor
 
-from distributions.categorical import Categorical
-from distributions.law import Law
-from distributions.tape import Tape
-from verify.checks.transform import uniforms
+from verify.checks import Check
+from verify.checks.histogram import Histogram, TransformHistogram
 from verify.records import CheckClaim, Finding
 
 ROWS_PER_CELL = 20
@@ -23,51 +22,61 @@ ROWS_PER_CELL = 20
 1e-5 with 20 rows a cell, and 2.7 times with 5 (the chi-square law is too light in its tail)."""
 
 
-def cell_counts(columns: Tensor, cells: int) -> Tensor:
-    """Rows of each column of ``columns`` (n, m) in each of ``cells`` equal cells of [0, 1]: counts (m, cells)."""
-    n, width = columns.shape
-    place = (columns * cells).long().clamp(0, cells - 1) + cells * torch.arange(width)
-    return torch.bincount(place.reshape(-1), minlength=width * cells).reshape(width, cells)
-
-
 @cache
+def effect(n: int, freedom: int, alpha: float) -> float:
+    """The root of the noncentrality per row at which a chi-square test of ``freedom`` degrees has power 0.9."""
+    found = GofChisquarePower().solve_power(nobs=n, alpha=alpha, power=0.9, n_bins=freedom + 1)
+    return float(np.asarray(found).item())
+
+
 def detectable(n: int, cells: int, alpha: float) -> float:
     """The total variation on ``cells`` cells that the test sees nine times in ten, whatever the shape of the defect.
 
     The test has power 0.9 at chi-square divergence w^2, and the divergence is at least 4 TV^2, hence w / 2.
     """
-    effect = GofChisquarePower().solve_power(nobs=n, alpha=alpha, power=0.9, n_bins=cells)
-    return min(1.0, 0.5 * float(np.asarray(effect).item()))
+    return min(1.0, 0.5 * effect(n, cells - 1, alpha))
 
 
 @dataclass(frozen=True)
-class ChiSquare:
+class ChiSquare(Check):
     """Counts against expectations: sum (count - n P)^2 / (n P), chi-square with cells - 1 degrees of freedom.
 
-    Continuous laws: equal cells of every column of the probability integral transform, at most ``cells`` and at least
-    20 rows a cell, Bonferroni over the columns. A Categorical with one law for all rows: its own tokens, those with
-    fewer than 20 expected rows merged (tokens of mass zero are the business of ``support``).
+    Continuous laws: equal cells of every column of the probability integral transform, ``cells`` or as many fewer as
+    leaves 20 rows a cell (both powers of two), Bonferroni over the columns. A Categorical with one law for all rows:
+    its own tokens, those with fewer than 20 expected rows merged (tokens of mass zero are the business of
+    ``support``). ``bound``: total variation on these cells found, plus sqrt(ln(1/delta) / (2n)); the set of cells where
+    the truth departs most is fixed before the sample is drawn, so Hoeffding's inequality at that set is enough.
     """
 
     cells: int = 64
+    delta: float = 1e-6
+    bits: int = 16
     claim: ClassVar[CheckClaim] = CheckClaim(
         "asymptotic",
         against="any change of mass between cells, narrow bumps included",
         blind_to="defects inside a cell, dependence between columns or rows",
     )
 
-    def __call__(self, sample: Tensor, truth: Law, alpha: float, tape: Tape) -> Finding:
-        n = len(sample)
-        if isinstance(truth, Categorical) and truth.batch_shape == ():
-            counts, expected = _merged(sample, truth.probs)
+    @property
+    def statistic(self) -> TransformHistogram:
+        return TransformHistogram(self.bits)
+
+    def judge(self, tally: Histogram, alpha: float) -> Finding:
+        n = tally.n
+        if len(tally.tokens):
+            counts, expected = _merged(tally.tokens.double(), tally.expected)
         else:
-            cells = max(2, min(self.cells, n // ROWS_PER_CELL))
-            counts = cell_counts(uniforms(sample, truth, tape), cells)
-            expected = torch.full(counts.shape, n / cells, dtype=torch.float64)
+            most = min(self.cells, tally.counts.shape[1])
+            while most > 2 and most * ROWS_PER_CELL > n:
+                most //= 2
+            counts = tally.folded(most).double()
+            expected = torch.full(counts.shape, n / most, dtype=torch.float64)
         width, cells = counts.shape
         statistic = ((counts - expected).square() / expected).sum(-1)
         worst = int(statistic.argmax())
-        tail = float(chi2.sf(float(statistic[worst]), cells - 1)) if cells > 1 else 1.0
+        tail = float(chdtrc(cells - 1, float(statistic[worst]))) if cells > 1 else 1.0
+        size = round(float(expected[0].sum()))  # tokens, of which a row may have several
+        apart = float((counts - expected).abs().sum(-1).max()) / (2 * size)
         return Finding(
             verifier="",
             scenario="",
@@ -79,16 +88,15 @@ class ChiSquare:
             seed=0,
             note=f"{cells} cells; column {worst} of {width} departs most",
             metric="tv on cells",
-            smallest=detectable(n, cells, alpha / width) if cells > 1 else None,
+            bound=min(1.0, apart + math.sqrt(math.log(1 / self.delta) / (2 * size))),
+            smallest=detectable(size, cells, alpha / width) if cells > 1 else None,
         )
 
 
-def _merged(sample: Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
+def _merged(counts: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
     """Counts and expectations (1, cells) of the tokens, the rarest in one cell that expects enough rows."""
-    known = sample[(sample >= 0) & (sample < len(probs))]
-    ordered, order = probs.sort(descending=True)
-    counts = torch.bincount(known, minlength=len(probs))[order].double()
-    expected = len(sample) * ordered
+    expected, order = expected.sort(descending=True)
+    counts = counts[order]
     alone = int((expected >= ROWS_PER_CELL).sum())
     if float(expected[alone:].sum()) < ROWS_PER_CELL:
         alone = max(0, alone - 1)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.checks import Check
+from verify.checks import Check, Statistic
 from verify.checks.histogram import Histogram, TransformHistogram
 from verify.records import CheckClaim, Finding
 
@@ -36,6 +36,7 @@ class KolmogorovSmirnov(Check):
 
     delta: float = 1e-6
     bits: int = 16
+    name: ClassVar[str] = "ks"
     claim: ClassVar[CheckClaim] = CheckClaim(
         "exact",
         against="a shift of mass along one column of the transform",
@@ -43,18 +44,18 @@ class KolmogorovSmirnov(Check):
     )
 
     @property
-    def statistic(self) -> TransformHistogram:
+    def statistic(self) -> Statistic:
         return TransformHistogram(self.bits)
 
     def judge(self, tally: Histogram, alpha: float) -> Finding:
         n, (width, cells) = tally.n, tally.counts.shape
         steps = torch.arange(1, cells + 1, dtype=torch.float64) / cells
-        gap = (tally.counts.cumsum(-1) / n - steps).abs().amax(-1)
+        gap = tally.counts.cumsum(-1).double().div_(n).sub_(steps).abs_().amax(-1)
         worst = float(gap.max())
         return Finding(
             verifier="",
             scenario="",
-            check="ks",
+            check=self.name,
             statistic=worst,
             p_value=min(1.0, 2 * width * math.exp(-2 * n * worst**2)),
             alpha=alpha,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from scipy.stats import norm
 from torch import Tensor
 
 from distributions.categorical import Categorical
-from distributions.law import Law
 from distributions.tape import Tape
+from verify.checks import Check, Tally
+from verify.checks.transform import laws
 from verify.records import CheckClaim, Finding
 
 
@@ -27,14 +28,35 @@ def surprise(sample: Tensor, law: Categorical) -> tuple[Tensor, Tensor]:
     return -law.log_prob(sample) - entropy, variance
 
 
+@dataclass(frozen=True, eq=False)
+class SurpriseSums(Tally):
+    """Over ``n`` tokens: the sum of their ``excess`` surprise and of its conditional ``variance``."""
+
+    excess: float
+    variance: float
+
+
 @dataclass(frozen=True)
-class Surprisal:
+class Surprise:
+    """``surprise`` of tokens (n, T) under a model, or under the Categorical of batch (n, T) that it gives them. Raises
+    TypeError for another truth.
+    """
+
+    def __call__(self, sample: Any, truth: Any, tape: Tape) -> SurpriseSums:
+        law = laws(sample, truth)
+        if not isinstance(law, Categorical):
+            raise TypeError(f"surprisal needs the probabilities of every token and got a {type(law).__name__}")
+        excess, variance = surprise(sample, law)
+        return SurpriseSums(excess.numel(), float(excess.sum()), float(variance.sum()))
+
+
+@dataclass(frozen=True)
+class Surprisal(Check):
     """z-test of the mean of -log p(y_j | y_<j) - H(p_j) over all tokens of all sequences.
 
     Under the target each term has mean zero given the past, so their sum over a sequence is a martingale whose variance
     is the sum of the conditional variances of -log p. z = sum / sqrt(sum of variances) is standard normal in the limit
     of many tokens (martingale central limit theorem, Brown 1971). A token of probability zero has p-value 0.
-    ``sample`` (n, T); ``truth`` the Categorical of batch (n, T) of each token given its own past.
     """
 
     claim: ClassVar[CheckClaim] = CheckClaim(
@@ -43,13 +65,13 @@ class Surprisal:
         blind_to="biases that leave the mean log-probability of a sequence where it was",
     )
 
-    def __call__(self, sample: Tensor, truth: Law, alpha: float, tape: Tape) -> Finding:
-        if not isinstance(truth, Categorical):
-            raise TypeError(f"surprisal needs the probabilities of every token and got a {type(truth).__name__}")
-        excess, variance = surprise(sample, truth)
-        total, spread = float(excess.sum()), math.sqrt(float(variance.sum()))
+    @property
+    def statistic(self) -> Surprise:
+        return Surprise()
+
+    def judge(self, tally: SurpriseSums, alpha: float) -> Finding:
+        total, spread, n = tally.excess, math.sqrt(tally.variance), tally.n
         z = total / spread if spread > 0 else math.inf * total if total else 0.0
-        n = excess.numel()
         return Finding(
             verifier="",
             scenario="",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from verify.checks.battery import stamp
 from verify.checks.witness import Bias, Witness, measure
 from verify.errors import SubjectError
+from verify.foreign.followed import NotCoupled
 from verify.foreign.plain import isolated
 from verify.records import Finding, Verdict
 from verify.spaces.gaussian_checks import edge_checks, family, pair_checks
+from verify.spaces.gaussian_coupling import Coupled, couple
 from verify.spaces.gaussian_example import best, counterexample
 from verify.spaces.gaussian_pairs import Pair, pairs
 from verify.spaces.gaussian_rows import (
@@ -32,6 +36,10 @@ WIDE = 0.05
 """A bound on KS above this decides nothing."""
 ENOUGH = 10_240
 """Rows with which an exact sampler's bound stays below that: 0.025 + 2.2 / sqrt n with all but certainty."""
+SHARE = 0.3
+"""Of the seconds of the first stage: what the coupling may take besides."""
+FINE = 1e-4
+"""A bound for which the verdict says how many rows it takes."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +64,15 @@ def judge_gaussian(
     products of coordinates; dependence between the rows of a call. Holm's procedure at 1e-3 on all findings, then
     again on fresh rows for those it rejected: a false alarm has probability at most 1e-6.
 
+    What survives is run once more with its torch draws answered from a tape, beside the exact rule of the catalogue
+    that agrees with it on most rows (``verify.spaces.gaussian_coupling``).
+
     ``lossy``: ``bias_lower`` is a certified lower bound on TV, from an event chosen on the first rows and counted on
-    fresh ones. ``lossless``: ``bias_upper`` bounds the Kolmogorov-Smirnov distance along the tested directions; no
-    number of samples bounds TV for continuous laws. ``inconclusive``: that bound exceeds 0.05. Raises SubjectError for
-    an option that is not offered, and where ``fn`` raises or returns anything but a (rows, dim) tensor of floats.
+    fresh ones. ``lossless`` by ``coupling``: ``bias_upper`` bounds TV on every pair, in any dimension, because outputs
+    agree with the exact rule's row by row. ``lossless`` by ``known law``, where no rule agrees or the draws cannot be
+    followed: ``bias_upper`` bounds the Kolmogorov-Smirnov distance along the tested directions; no number of samples
+    bounds TV for continuous laws. ``inconclusive``: that bound exceeds 0.05. Raises SubjectError for an option that is
+    not offered, and where ``fn`` raises or returns anything but a (rows, dim) tensor of floats.
     """
     began = time.perf_counter()
     limits = _limits(dim, covariance, budget)
@@ -80,6 +93,7 @@ def judge_gaussian(
         hasty = replace(subject, patience=limits.seconds / 8)
         told = _diagnosis(first, confirmed, seed) if lossy else ""
         example = counterexample(hasty, biases, covariance, count, DELTA, _seed(seed, 3, 0)) if lossy else None
+        beside = None if lossy else _beside(subject, [rows.pair for rows in first], count, limits, _seed(seed, 5, 0))
     most = max(len(rows.call) for rows in first)
     least = min(len(rows.call) for rows in first)
     scope = (
@@ -102,7 +116,8 @@ def judge_gaussian(
         scope=scope,
         seconds=time.perf_counter() - began,
     )
-    verdict = _lossy(common, biases) if lossy else _passed(common, findings, suspects, least)
+    verdict = _lossy(common, biases) if beside is None else _passed(common, findings, suspects, least)
+    verdict = verdict if beside is None else _coupled(verdict, beside, name, seed)
     if undefined:
         verdict = replace(verdict, scope=verdict.scope + "; laws that differ", notes=(*verdict.notes, undefined))
     return verdict
@@ -226,7 +241,7 @@ def _lossy(common: Verdict, biases: list[Bias[Any]]) -> Verdict:
 
 def _passed(common: Verdict, findings: list[Finding], suspects: list[Finding], least: int) -> Verdict:
     of_pairs = [item for item in findings if item.scenario not in EDGES]
-    bound = max(item.bound for item in of_pairs if item.bound is not None)
+    bound = max(item.bound for item in of_pairs if item.bound is not None and item.metric == "ks")
     smallest: dict[str, float] = {}
     for item in of_pairs:
         what = f"{item.check} ({item.metric})"
@@ -245,3 +260,36 @@ def _passed(common: Verdict, findings: list[Finding], suspects: list[Finding], l
         "of draft_value at once"
     )
     return replace(common, status="inconclusive", bias_upper=bound, metric="ks", needs=needs, notes=tuple(notes))
+
+
+def _beside(subject: Subject, chosen: list[Pair], count: int, limits: Budget, seed: int) -> Coupled | NotCoupled:
+    """The coupling with an exact rule on every pair, or why there is none."""
+    try:
+        return couple(subject, chosen, count, SHARE * limits.seconds, DELTA, seed)
+    except NotCoupled as reason:
+        return reason
+
+
+def _coupled(verdict: Verdict, beside: Coupled | NotCoupled, name: str, seed: int) -> Verdict:
+    """The verdict of the checks, raised to one on the total variation where the outputs are an exact rule's.
+
+    A mismatch is no evidence against a function: an exact rule may use its draws in another way.
+    """
+    if isinstance(beside, NotCoupled):
+        return replace(verdict, notes=(*verdict.notes, f"not coupled with an exact rule: the function {beside}"))
+    found = tuple(stamp(item, verifier=name, scenario=item.scenario, seed=seed) for item in beside.findings)
+    verdict = replace(verdict, findings=(*verdict.findings, *found))
+    odd = sum(round(item.statistic * item.n) for item in found)
+    rows = math.ceil(math.log(len(found) / DELTA) / FINE)
+    note = (
+        f"run beside {beside.reference} on the same drafts and draws, {odd or 'no'} row{'s' * (odd != 1)} of "
+        f"{sum(item.n for item in found)} differ by more than rounding; {beside.rows} rows or more of each pair, of "
+        f"which {rows} without a mismatch would bound the total variation by {FINE:g}"
+    )
+    if beside.bound > WIDE:
+        return replace(verdict, notes=(*verdict.notes, note))
+    about = "the Kolmogorov-Smirnov distance along the tested directions and radii is bounded as well, by "
+    about += f"{verdict.bias_upper:.3g}"
+    rest = verdict.notes[1:]  # the first says that only the distance of Kolmogorov and Smirnov is bounded
+    common = replace(verdict, status="lossless", evidence="coupling", bias_upper=beside.bound, metric="tv", needs="")
+    return replace(common, notes=(note, about, *rest))

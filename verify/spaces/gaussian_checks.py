@@ -30,13 +30,12 @@ def pair_checks(rows: Rows) -> list[Finding]:
     found = [Support()(rows.emitted, pair.target, LEVEL, tape)]
     if rows.finite:
         along, uniform = rows.columns[:, : pair.dim], Uniform(rows.columns.shape[-1])
-        found.append(ExcessAcceptance(rows.drafted, pair.draft)(rows.emitted, pair.target, LEVEL, tape))
-        if pair.start:
-            found.append(Branches(rows.accepted, pair.start)(rows.columns, uniform, LEVEL, tape))
+        looks: list[Check] = [ExcessAcceptance(), RowDependence(), *([Branches()] if pair.start else [])]
+        found += [check(rows.trace, None, LEVEL, tape) for check in looks]
         known: list[Check] = [KolmogorovSmirnov(), ChiSquare(32), ChiSquare(512)]
         found += [check(rows.columns, uniform, LEVEL, tape) for check in known]
-        joint: list[Check] = [RowDependence(rows.call, rows.accepted)] + ([Products()] if pair.dim > 1 else [])
-        found += [check(along, Uniform(pair.dim), LEVEL, tape) for check in joint]
+        if pair.dim > 1:
+            found.append(Products()(along, Uniform(pair.dim), LEVEL, tape))
     return [replace(item, scenario=pair.name) for item in found]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from distributions.tape import GeneratorTape
-from verify.checks.excess_acceptance import same
+from verify.checks.trace import Trace, same
 from verify.errors import SubjectError
 from verify.foreign.plain import seed_everything
 from verify.loader import describe
@@ -53,6 +53,11 @@ class Rows:
     @cached_property
     def accepted(self) -> Tensor:
         return same(self.emitted, self.drafted)
+
+    @cached_property
+    def trace(self) -> Trace:
+        """As rounds of one node: a row is kept if its output is its draft, and emits one token."""
+        return Trace.single(self.drafted, self.emitted, self.pair.draft, self.pair.target, self.call)
 
 
 @dataclass(frozen=True, eq=False)

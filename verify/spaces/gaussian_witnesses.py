@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.special import ndtr
 
+from distributions.tape import GeneratorTape
 from verify.checks.branches import Branches
 from verify.checks.dependence import SMALL_CALL, call_sums
 from verify.checks.products import legendre
@@ -62,7 +63,8 @@ def _interval(rows: Rows) -> Witness[Rows]:
 def _branch(rows: Rows) -> Witness[Rows]:
     """Rows kept somewhere, of which a lossless rule has so many at most; or all but the rows replaced there."""
     pair = rows.pair
-    found = Branches(rows.accepted, pair.start).heaviest(rows.columns)
+    check = Branches()
+    found = check.heaviest(check.statistic(rows.trace, None, GeneratorTape()), pair.start)
     low, high = ndtr(torch.tensor([found.low, found.high]).double()).tolist()
     interval = Interval(low, high, inside=True)
     words, code = pair.describe(0, interval)
