@@ -194,7 +194,7 @@ def test_law_of_the_integral_by_inversion(law: Integral, total: float) -> None:
     assert mean == pytest.approx(total, abs=1e-6)
     assert square - mean**2 == pytest.approx(2 * (weights**2).sum(), abs=1e-6)
     for level in (0.5, 1e-3, 1e-9, 1e-100):
-        assert law.sf(law.isf(level)) == pytest.approx(level, rel=1e-9)
+        assert law.sf(law.isf(level)) == pytest.approx(level, rel=1e-9, abs=0)
     assert law.sf(law.least / 2) == 1.0 and 1 - law.sf(law.least * 1.0001) < 1e-6
 
 
@@ -308,7 +308,7 @@ def test_lags_are_the_sums_of_products() -> None:
     assert found.p_value == pytest.approx(min(1.0, 2 * min(alone, stats.chi2.sf(wanted, 4))), rel=1e-9)
     strong = check(z.flatten(1) + 0.2, normal(10), 0.01, GeneratorTape())
     pooled = stats.chi2.sf(strong.statistic, 4)
-    assert strong.p_value == pytest.approx(2 * pooled, rel=1e-9)  # where all together says more than any place
+    assert strong.p_value == pytest.approx(2 * pooled, rel=1e-9, abs=0)  # where all together says more than any place
     for bad in (Lags(5, 2), Lags(1, 3)):
         with pytest.raises(ValueError, match="no sequence"):
             bad.statistic(z.flatten(1), normal(10), GeneratorTape())
@@ -340,7 +340,7 @@ def test_radius_and_projections_see_what_coordinates_do_not() -> None:
     assert Radius()(scaled, normal(16), 1e-6, tape).rejects and not Radius()(z, normal(16), 1e-6, tape).rejects
     moved = Radius().statistic(1.01 * z, normal(16), tape)
     each = [check.judge(moved, 0.01).p_value for check in (KolmogorovSmirnov(), AndersonDarling())]
-    assert Radius().judge(moved, 0.01).p_value == pytest.approx(2 * min(each), rel=1e-9)
+    assert Radius().judge(moved, 0.01).p_value == pytest.approx(2 * min(each), rel=1e-9, abs=0)
     exact = stats.kstest(z.square().sum(1), "chi2", (16,)).statistic
     gap = KolmogorovSmirnov().judge(Radius().statistic(z, normal(16), tape), 0.01).statistic
     assert gap <= exact <= gap + 2.0**-16
@@ -627,8 +627,8 @@ def test_rosenblatt_of_a_mixture_by_quadrature() -> None:
         sum(float(weight) * special.ndtr(float(sign * (mean - x) / scale)) for weight, mean, scale in parts)
         for x, sign in ((9.0, 1), (-12.0, -1))
     )
-    assert float(far[0]) == pytest.approx(-above, rel=1e-9) and above < 1e-17  # 1 - u is 0 in floats
-    assert float(far[1]) == pytest.approx(below, rel=1e-9) and below < 1e-17
+    assert float(far[0]) == pytest.approx(-above, rel=1e-9, abs=0) and above < 1e-17  # 1 - u is 0 in floats
+    assert float(far[1]) == pytest.approx(below, rel=1e-9, abs=0) and below < 1e-17
 
 
 def test_transform_along_a_sequence_is_that_of_its_joint_law() -> None:
