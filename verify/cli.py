@@ -1,4 +1,5 @@
-"""The command line: ``specproof list | check | audit | study | report | train | audit-log | claims | doctor``.
+"""The command line: ``specproof list | check | audit | study | report | train | decode | audit-log | claims |
+doctor``.
 
 Whatever imports torch is imported when a command runs, so that ``--help`` and wrong options answer at once.
 """
@@ -17,6 +18,8 @@ from verify import commands
 from verify.claims.command import add_options as add_claim_options
 from verify.claims.command import run_claims
 from verify.errors import SubjectError
+from verify.imaging.command import add_options as add_decode_options
+from verify.imaging.command import run_decode
 from verify.logs.command import add_options as add_log_options
 from verify.logs.command import run_audit_log
 
@@ -113,11 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--output", type=Path, default=Path("reports/studies"), metavar="FOLDER", help="default: reports/studies"
     )
-    train = command("train", commands.run_train, "train the small heads of one data set again, or of all of them")
+    train = command("train", commands.run_train, "train again what ships: heads, image models; all, or one by name")
     train.add_argument("name", nargs="?", help="default: all; an unknown name lists them")
     train.add_argument("--predicts", choices=("noise", "velocity"), default="noise", help="default: noise")
     train.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     train.add_argument("--output", type=Path, default=Path("weights"), metavar="FOLDER", help="default: weights")
+    add_decode_options(command("decode", run_decode, "decode images with a model that ships, by any rule on paths"))
     logs = command("audit-log", run_audit_log, "judge a log: exit 0 consistent, 1 faulty, 2 inconclusive")
     add_log_options(logs)
     add_claim_options(command("claims", run_claims, "hold published speed-ups against what acceptance allows"))

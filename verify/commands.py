@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -267,19 +267,22 @@ def run_study(options: argparse.Namespace) -> int:
 
 
 def run_train(options: argparse.Namespace) -> int:
-    """Train the pair of one data set or all of them, and print the files written."""
+    """Train one thing that ships, or all of them, and print the files written. Killed, it goes on where it was."""
     _one_thread()
-    from distributions.datasets import datasets
-    from distributions.training import ROLES, make
+    from distributions.shipped import made, names
+
+    if options.name is not None and options.name not in names():
+        raise SubjectError(f"nothing that ships is called {options.name!r}; there are {', '.join(names())}")
+    for name in [options.name] if options.name else names():
+        for file in made(name, options.seed, options.output, _bar, options.predicts):
+            print(file, flush=True)
+    return 0
+
+
+def _bar(label: str) -> Callable[[range], Iterator[int]]:
     from verify.progress import track
 
-    if options.name is not None and options.name not in datasets():
-        raise SubjectError(f"no data set {options.name!r}; there are {', '.join(datasets())}")
-    for name in [options.name] if options.name else datasets():
-        for role in ROLES:
-            follow = partial(track, label=f"{name} {role}")
-            print(make(name, role, options.predicts, options.seed, options.output, follow), flush=True)
-    return 0
+    return partial(track, label=label)
 
 
 def run_doctor(options: argparse.Namespace) -> int:

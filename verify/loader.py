@@ -21,8 +21,8 @@ IMPORT_DRAWS = "__specproof_import_draws__"
 
 
 def load(spec: str, objects: bool = False) -> Any:
-    """The callable named by ``FILE.py::NAME``, or with ``objects`` whatever that is; the file's folder becomes and stays
-    the first of ``sys.path``.
+    """The callable named by ``FILE.py::NAME``, or with ``objects`` whatever that is; the file's folder becomes, and
+    stays, the first of ``sys.path``.
 
     NAME may be dotted: ``Class.method``, ``INSTANCE.method``. A class on the way to a method that needs an instance is
     constructed without arguments. Relative imports work, in a package or beside a lone file. What the file draws while

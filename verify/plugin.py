@@ -14,8 +14,8 @@ import pytest
 
 @pytest.fixture
 def assert_lossless() -> Callable[..., Any]:
-    """``assert_lossless(fn, space="discrete", **options)`` of ``verify``, ``space="sampler", target=...`` included: fails
-    with the verdict as its message.
+    """``assert_lossless(fn, space="discrete", **options)`` of ``verify``, ``space="sampler", target=...`` included:
+    fails with the verdict as its message.
     """
     from verify.judge import assert_lossless as judge
 
