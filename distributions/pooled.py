@@ -11,11 +11,11 @@ from torch import Tensor
 
 from distributions.law import at, event_of, no_overlap
 from distributions.path import Denoiser
-from distributions.preimage import jacobian
+from distributions.preimage import jacobian, preimage
 from distributions.tape import Tape
 
-TOLERANCE = 1e-9
-"""How far the image of a solution may lie from the value asked for, in the value's own units."""
+NUDGE, APART = 1e-6, 1e-4
+"""How far a value is moved to see how a step answers, and how far the answer may be off the derivative."""
 
 
 def noises(kernel: Denoiser, path: Tensor) -> Tensor:
@@ -62,6 +62,23 @@ def influence(kernel: Denoiser, spread: float) -> Tensor:
     weights = torch.stack(found[::-1])
     unit: Tensor = weights / torch.linalg.vector_norm(weights)
     return unit
+
+
+def off_derivative(kernel: Denoiser, path: Tensor) -> float:
+    """How far the differences of a step's mean, at the middle point of each ``path`` (rows, T + 1, d), are off its
+    derivative: 1e-9 for a head of double precision, and over 1e-3 for one of single precision, which answers in jumps.
+
+    No single row need show it, but the most of a few rows does. Batch (rows,).
+    """
+    time = (kernel.steps + 1) // 2
+    place = path[:, kernel.steps - time]
+
+    def mean(value: Tensor) -> Tensor:
+        return kernel.moments(time, value)[0]
+
+    _, slope = jacobian(mean, place)
+    difference = (mean(place + NUDGE) - mean(place - NUDGE)) / (2 * NUDGE)
+    return float((difference - slope.sum(-1)).abs().max()) if len(path) else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,53 +140,33 @@ class PooledNoise:
             slope = along @ slope + self.weights[place] * scales[0].unsqueeze(-1) * eye
         return value, slope
 
-    def invert(self, value: Tensor, guess: Tensor, most: int = 6) -> tuple[Tensor, Tensor, Tensor]:
-        """(eta, log density, found) of ``value`` (rows, d), by Newton's method from ``guess``; batch (rows,).
-
-        A Jacobian serves for several steps, as long as each at least halves the error; a step is no longer than 3 +
-        |eta| and is halved where it leads away. Only unfinished rows go on. ``found`` is False, and the density zero,
-        where ``most`` Jacobians did not bring the image within 1e-9, or the map reverses its orientation there.
+    def log_density(self, pooled: Tensor, slope: Tensor) -> Tensor:
+        """log of the density that eta = ``pooled`` (*batch, d) gives to its x_0 by a map of Jacobian ``slope`` (*batch,
+        d, d) there; -inf where the map reverses its orientation.
         """
-        eta, left = guess.clone(), torch.arange(len(value), device=value.device)
-        log_density, found = torch.full_like(guess[:, 0], -torch.inf), torch.zeros_like(guess[:, 0]).bool()
-        for _ in range(most):
-            law, goal, place = self[left], value[left], eta[left]
-            image, slope = law.slopes(place)
-            there = torch.linalg.vector_norm(goal - image, dim=-1) <= TOLERANCE
-            sign, volume = torch.linalg.slogdet(slope[there])
-            log_density[left[there]] = log_normal(place[there]) - volume
-            found[left[there]] = sign > 0
-            left, law, rest = left[~there], law[~there], slope[~there]
-            if not len(left):
-                break
-            eta[left] = law._towards(goal[~there], place[~there], image[~there], rest)
-        return eta, torch.where(found, log_density, -torch.inf), found
+        sign, volume = torch.linalg.slogdet(slope)
+        return torch.where(sign > 0, log_normal(pooled) - volume, -torch.inf)
 
-    def _towards(self, goal: Tensor, place: Tensor, image: Tensor, slope: Tensor) -> Tensor:
-        """eta nearer to ``goal``, by steps that all use the one Jacobian."""
-        lu, pivots, _ = torch.linalg.lu_factor_ex(slope)
-        miss = goal - image
-        size = torch.linalg.vector_norm(miss, dim=-1)
-        for _ in range(12):
-            step = torch.linalg.lu_solve(lu, pivots, miss.unsqueeze(-1)).squeeze(-1).nan_to_num(0.0, 0.0, 0.0)
-            length, limit = (torch.linalg.vector_norm(part, dim=-1, keepdim=True) for part in (step, place))
-            cut = (length > 3 + limit).squeeze(-1)
-            step = step * ((3 + limit) / torch.maximum(length, 3 + limit))
-            for _ in range(4):
-                trial = goal - self.path(place + step)[..., -1, :]
-                far = torch.linalg.vector_norm(trial, dim=-1)
-                away = ~(far < size) & (size > TOLERANCE)
-                if not bool(away.any()):
-                    break
-                step = torch.where(away.unsqueeze(-1), step / 2, step)
-            better = far < size
-            place = torch.where(better.unsqueeze(-1), place + step, place)
-            miss = torch.where(better.unsqueeze(-1), trial, miss)
-            slow = (far > size / 2) & ~(cut & better)
-            size = torch.minimum(size, far)
-            if bool(((size <= TOLERANCE) | slow).all()):
-                break
-        return place
+    def search(
+        self, value: Tensor, start: Tensor, guess: Tensor | None = None, last: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(eta, Jacobian there, whether found) of ``value`` (rows, d); ``start``, ``guess`` and ``last`` as
+        ``preimage`` has them. Batch (rows,).
+        """
+
+        def image(rows: Tensor, pooled: Tensor) -> Tensor:
+            return self[rows].path(pooled)[:, -1]
+
+        return preimage(image, value, guess, start, lambda rows, pooled: self[rows].slopes(pooled), last, 8)
+
+    def invert(self, value: Tensor, guess: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(eta, log density, found) of ``value`` (rows, d), searched from ``guess``; batch (rows,).
+
+        ``found`` is False, and the density zero, where no eta is found or the map reverses its orientation there.
+        """
+        eta, slope, found = self.search(value, guess)
+        log_density = torch.where(found, self.log_density(eta, slope), -torch.inf)
+        return eta, log_density, torch.isfinite(log_density)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Raises ArithmeticError where no noise is found that leads to a value."""

@@ -1,4 +1,4 @@
-"""From logits to the law that is sampled: guidance, mask, top-k, temperature, softmax, always in this order."""
+"""From logits to the law that is sampled: guidance, mask, top-k, temperature, softmax, top-p, always in this order."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ class Processing:
     3. ``top_k``: z = -inf where z < the k-th largest; ties with it stay, so more than k tokens may be left
     4. ``temperature``: z / T; 0 is the limit, uniform over the largest
     5. softmax, in float64
+    6. ``top_p`` (nucleus, Holtzman et al. 1904.09751): 0 for a token if those more probable hold ``top_p`` already
 
-    Raises ValueError for a top_k below 1, a negative temperature, or a mask that allows nothing.
+    Raises ValueError for a top_k below 1, a negative temperature, a top_p outside (0, 1], a mask that allows nothing.
     """
 
     guidance: float = 1.0
     mask: Tensor | None = None
     top_k: int | None = None
     temperature: float = 1.0
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be 1 or more, and is {self.top_k}; leave it out to keep every token")
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature must be 0 or more and finite, and is {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, and is {self.top_p}")
         if self.mask is not None and not bool(self.mask.any()):
             raise ValueError("mask allows no token; it is True where a token may occur")
 
@@ -58,7 +62,15 @@ class Processing:
         logits = logits - logits.max(-1, keepdim=True).values
         if self.temperature == 0:
             return (logits == 0).double() / (logits == 0).sum(-1, keepdim=True)
-        return (logits / self.temperature).softmax(-1)
+        return self._nucleus((logits / self.temperature).softmax(-1))
+
+    def _nucleus(self, probs: Tensor) -> Tensor:
+        if self.top_p == 1:
+            return probs
+        ordered, order = probs.sort(dim=-1, descending=True, stable=True)
+        kept = ordered.masked_fill(ordered.cumsum(-1) - ordered >= self.top_p, 0.0)
+        kept = kept / kept.sum(-1, keepdim=True)
+        return kept.gather(-1, order.argsort(-1))
 
 
 @dataclass(frozen=True, eq=False)

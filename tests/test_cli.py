@@ -12,6 +12,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -396,7 +397,7 @@ class _Kind:
 @pytest.fixture
 def audited(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """An audit of two made-up verifiers, one of which cannot be enumerated, one saboteur, and no transformers."""
-    told: dict[str, Any] = {"good": "lossless", "saboteurs/bad": "lossy", "upstream": []}
+    told: dict[str, Any] = {"good": "lossless", "smooth": "lossless", "saboteurs/bad": "lossy", "upstream": []}
     folders = {
         "verifiers": {"good": _Kind(True), "smooth": _Kind(True, "gaussian")},
         "saboteurs": {"bad": _Kind(False)},
@@ -418,7 +419,15 @@ def audited(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return told["upstream"]
 
     monkeypatch.setattr("verify.verifier.catalog", lambda folder="verifiers": folders[folder])
+
+    def judged(name: str, verifier: Any) -> Verdict:
+        return verdict(
+            told[name], subject=name, evidence="known law", findings=(Finding(name, "", "ks", 0, 1, 0, 1, 0),)
+        )
+
     monkeypatch.setattr("verify.audit.audit", audit)
+    monkeypatch.setattr("verify.spaces.continuous.judged", judged)
+    monkeypatch.setattr("verify.commands._workers", lambda: ThreadPoolExecutor(1))  # which need not send these classes
     monkeypatch.setitem(sys.modules, "verify.upstream.transformers", types.SimpleNamespace(audit_transformers=upstream))
     return told
 
@@ -427,14 +436,16 @@ def test_an_audit_that_finds_what_is_claimed_succeeds(audited: dict[str, Any], t
     audited["upstream"] = [verdict("lossy", subject="theirs", expected="lossy")]
     assert main(["audit", "--output", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert "every verdict is as claimed" in out and "skipped: smooth" in out
+    assert "every verdict is as claimed" in out and "skipped" not in out
     data = json.loads((tmp_path / "out" / "verdicts.json").read_text())
-    assert data["success"] and [row["subject"] for row in data["results"]] == ["good", "saboteurs/bad", "theirs"]
+    names = [row["subject"] for row in data["results"]]
+    assert data["success"] and names == ["good", "smooth", "saboteurs/bad", "theirs"]
     assert (tmp_path / "out" / "index.html").is_file() and (tmp_path / "out" / "index.md").is_file()
 
 
 @pytest.mark.parametrize(
-    ("name", "status"), [("good", "lossy"), ("good", "inconclusive"), ("saboteurs/bad", "lossless")]
+    ("name", "status"),
+    [("good", "lossy"), ("good", "inconclusive"), ("smooth", "inconclusive"), ("saboteurs/bad", "lossless")],
 )
 def test_an_audit_that_finds_otherwise_fails(
     name: str, status: str, audited: dict[str, Any], tmp_path: Path, capsys: Any
@@ -443,7 +454,7 @@ def test_an_audit_that_finds_otherwise_fails(
     assert main(["audit", "--output", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert any(line.startswith("! " + status) and name in line for line in out.splitlines())
-    assert f"1 of 2 verdicts are not as claimed or expected: {name}." in out
+    assert f"1 of 3 verdicts are not as claimed or expected: {name}." in out
 
 
 def test_an_audit_without_transformers_says_so(audited: dict[str, Any], tmp_path: Path, capsys: Any) -> None:

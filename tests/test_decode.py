@@ -14,7 +14,7 @@ from torch import Tensor
 from distributions.autoregressive import LinearGaussianAR, Markov
 from distributions.categorical import Categorical
 from distributions.law import Law
-from distributions.tape import GeneratorTape, RecordingTape, ReplayTape, Tape
+from distributions.tape import GeneratorTape, RecordingTape, ReplayTape, Tape, enumerate_tape
 from verify.audit import finite
 from verify.decode import Round, decode, depths, parents, propose
 from verify.exact import encode
@@ -175,3 +175,63 @@ def test_a_round_that_emits_nothing_is_refused() -> None:
 
     with pytest.raises(ValueError, match="1 to N"):
         decode(TARGET, DRAFTER, Silent(), 2, 4, GeneratorTape(0), 10)
+
+
+# --- tokens that the target draws first ------------------------------------------------------------------------------
+def law_of_sequences(rule: Any, prefill: int, length: int = 4, target: Markov = TARGET) -> Tensor:
+    """The law (3^length,) of decoded sequences, by enumeration of every draw, those of the prefill among them."""
+    total = torch.zeros(3**length, dtype=torch.float64)
+
+    def run(index: Tensor, tape: Tape) -> Tensor:
+        return decode(target, DRAFTER, rule, 2, length, tape, len(index), prefill=prefill).tokens
+
+    for _, mass, _, tokens in enumerate_tape(run, 1, max_leaves=4_000_000):
+        total.index_put_((encode(tokens, 3),), mass, accumulate=True)
+    return total
+
+
+@pytest.mark.parametrize("prefill", [0, 1, 3, 4])
+@pytest.mark.parametrize("name", ["rejection", "block", "sjd"])
+def test_a_prefill_leaves_the_law_of_sequences_as_it_is(name: str, prefill: int) -> None:
+    """Total variation below 1e-12, whatever the number of tokens that the target draws first."""
+    wanted = TARGET.sequence_probs(4).flatten()
+    assert float((law_of_sequences(FINITE[name](), prefill) - wanted).abs().sum() / 2) < 1e-12
+
+
+def test_a_prefill_hides_what_a_lossy_rule_does_to_those_tokens() -> None:
+    """Bias falls with every token that the target draws itself, and with all of them it is none."""
+    rule = catalog("saboteurs")["residual_target"]()
+    wanted = TARGET.sequence_probs(4).flatten()
+    bias = [float((law_of_sequences(rule, prefill) - wanted).abs().sum() / 2) for prefill in range(5)]
+    assert bias[0] > bias[3] > 1e-3 and bias[4] < 1e-12
+
+
+@pytest.mark.parametrize("name", FINITE)
+@pytest.mark.parametrize("prefill", [1, 5, 7])
+def test_a_prefilled_token_is_a_round_that_examines_nothing(name: str, prefill: int) -> None:
+    rows, length, nodes = 100, 7, 2
+    trace = decode(TARGET, DRAFTER, FINITE[name](), nodes, length, GeneratorTape(5), rows, prefill=prefill)
+    assert trace.tokens.shape == (rows, length) and bool((trace.lengths[:prefill] == 1).all())
+    assert bool(trace.log_accept[:prefill].isnan().all()) and not bool(trace.kept[:prefill].any())
+    total = trace.lengths.sum(0)
+    assert bool(((total >= length) & (total < length + nodes + 1)).all())
+    assert bool((trace.rounds >= prefill + math.ceil((length - prefill) / (nodes + 1))).all())
+    assert prefill < length or trace.lengths.shape == (length, rows)
+
+
+def test_the_prefill_is_drawn_one_by_one_from_the_target() -> None:
+    """A certain target's tokens, and a rule that would emit others: the drafter's, whatever the target says."""
+    case = scenarios((3,))["point_mass_target/3"]
+    rule = catalog("saboteurs")["always_accept"]()
+    wanted, token = [], 3
+    for _ in range(6):
+        token = int(case.target.table[token].argmax())
+        wanted.append(token)
+    trace = decode(case.target, case.drafter, rule, 2, 6, GeneratorTape(4), 200, prefill=3)
+    assert trace.tokens[:, :3].tolist() == [wanted[:3]] * 200 and len(set(map(tuple, trace.tokens.tolist()))) > 1
+
+
+@pytest.mark.parametrize("prefill", [-1, 5])
+def test_a_prefill_beyond_the_sequence_is_refused(prefill: int) -> None:
+    with pytest.raises(ValueError, match="from 0 to the length, 4"):
+        decode(TARGET, DRAFTER, Rejection(), 2, 4, GeneratorTape(0), 3, prefill=prefill)

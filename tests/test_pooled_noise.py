@@ -9,13 +9,15 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from distributions.datasets import conditions
 from distributions.gaussian import Gaussian
 from distributions.heads import ExactHead
 from distributions.mixture import Mixture
 from distributions.path import Denoiser, PathLaw
-from distributions.pooled import PooledNoise, denoised, influence, noises
+from distributions.pooled import PooledNoise, denoised, influence, noises, off_derivative
 from distributions.schedule import cosine
 from distributions.tape import GeneratorTape, RecordingTape, ReplayTape
+from distributions.training import pretrained
 from verify.couplings import reflection_overlap
 from verify.records import Draft, Outcome
 from verify.verifiers import pooled_noise
@@ -183,13 +185,11 @@ def test_a_residual_that_is_the_target_is_seen(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_missing_volume_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted bug: densities of eta instead of densities of x_0, as if the maps kept volumes."""
-    whole = PooledNoise.invert
 
-    def flat(self: PooledNoise, value: Tensor, guess: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        eta, _, found = whole(self, value, guess)
-        return eta, -0.5 * eta.square().sum(-1), found
+    def flat(self: PooledNoise, pooled: Tensor, slope: Tensor) -> Tensor:
+        return -0.5 * pooled.square().sum(-1)
 
-    monkeypatch.setattr(PooledNoise, "invert", flat)
+    monkeypatch.setattr(PooledNoise, "log_density", flat)
     drafter = PathLaw(kernel([[0.0, 0.0]], 0.25, 3000, 1))
     draft = Draft.chain(drafter.sample(GeneratorTape(1), "draft"), drafter)
     outcome = PooledNoiseRule(0.0625).verify(draft, PathLaw(kernel([[0.0, 0.0]], 0.5, 3000, 2)), GeneratorTape(2))
@@ -214,6 +214,38 @@ def test_other_laws_are_refused() -> None:
     law = Gaussian(torch.zeros(4, 2, 2), torch.ones(2))
     with pytest.raises(TypeError, match="use whole_path"):
         PooledNoiseRule().verify(Draft.chain(torch.zeros(4, 1, 2).double(), law[:, :1]), law, GeneratorTape(0))
+
+
+def trained(kind: torch.dtype, rows: int = 12, steps: int = 10) -> tuple[Draft, PathLaw]:
+    """Drafts of the pair that ships, and the target's law before and after them."""
+    pair, tape = pretrained("ring", dtype=kind), GeneratorTape(4)
+    condition = conditions(tape, rows).unsqueeze(1)
+    drafter, target = (
+        PathLaw(Denoiser(head, cosine(steps + 1).one_step_in(), condition.expand(-1, nodes, -1)))
+        for head, nodes in ((pair.drafter, 1), (pair.target, 2))
+    )
+    return Draft.chain(drafter.sample(tape, "draft"), drafter), target
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_heads_of_single_precision_are_refused(kind: torch.dtype) -> None:
+    """Else the search for noise ends nowhere, and nothing is kept. In double precision most drafts have a partner."""
+    draft, target = trained(kind)
+    with pytest.raises(ValueError, match="drafter's head answers in jumps.*float64"):
+        PooledNoiseRule().verify(draft, target, GeneratorTape(0))
+    fine, known = trained(torch.float64)
+    with pytest.raises(ValueError, match="target's head answers in jumps"):
+        PooledNoiseRule().verify(fine, target, GeneratorTape(0))
+    assert (
+        float(torch.isfinite(PooledNoiseRule().verify(fine, known, GeneratorTape(0)).log_accept).double().mean()) > 0.8
+    )
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.25, 1.0])
+def test_exact_heads_are_as_smooth_as_their_derivative(scale: float) -> None:
+    """Central differences over 1e-6 are off by its square times a third derivative, and by rounding, 1e-16 / 1e-6."""
+    chain = kernel(RING, scale, 50)
+    assert off_derivative(chain, PathLaw(chain).sample(GeneratorTape(1), "path")) < 1e-7
 
 
 def test_a_value_that_no_noise_reaches_is_reported() -> None:

@@ -210,6 +210,7 @@ def _audited(findings: Path, skipped: list[str]) -> Iterator[Verdict]:
     """Verdicts as they are known; each finding is in the file by then. Appends to ``skipped`` what it leaves out."""
     from verify.audit import audit, finite
     from verify.scenarios import scenarios
+    from verify.spaces.continuous import judged
     from verify.verifier import catalog
 
     findings.write_text("")
@@ -217,23 +218,32 @@ def _audited(findings: Path, skipped: list[str]) -> Iterator[Verdict]:
     folders = (("verifiers", "", every), ("saboteurs", "saboteurs/", small), ("controls", "controls/", small))
     with _workers() as executor:
         for folder, prefix, cases in folders:
-            for name, kind in catalog(folder).items():
-                if not finite(kind.claim):
-                    skipped.append(
-                        f"{prefix}{name}: its {kind.claim.laws} laws cannot be enumerated; its tests judge it"
-                    )
-                    continue
-                (verdict,) = audit({prefix + name: kind()}, cases, executor=executor, findings=findings)
+            kinds = catalog(folder)
+            continuous = {
+                name: executor.submit(judged, prefix + name, kind())
+                for name, kind in kinds.items()
+                if not finite(kind.claim)
+            }
+            for name, kind in kinds.items():
+                if name in continuous:
+                    verdict = _kept(continuous[name].result(), findings)
+                else:
+                    (verdict,) = audit({prefix + name: kind()}, cases, executor=executor, findings=findings)
                 yield replace(verdict, expected="lossless" if kind.claim.exact else "lossy")
     try:
         from verify.upstream.transformers import audit_transformers
 
         for verdict in audit_transformers():
-            with findings.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in json.loads(verdict.to_json())["findings"])
-            yield verdict
+            yield _kept(verdict, findings)
     except ImportError as error:
         skipped.append(f"transformers: {error}; pip install 'specproof[peers]' to judge its samplers")
+
+
+def _kept(verdict: Verdict, findings: Path) -> Verdict:
+    """The verdict, its findings appended to the file."""
+    with findings.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in json.loads(verdict.to_json())["findings"])
+    return verdict
 
 
 def _workers() -> ProcessPoolExecutor:

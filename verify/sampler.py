@@ -39,8 +39,9 @@ ROWS = 1 << 14
 """Rows of a shard, or fewer where they are slow."""
 LONGEST = 2.0
 """Seconds that the sampler may take for a shard."""
-FIRST = {"quick": (1 << 18, 15.0), "thorough": (1 << 22, 200.0)}
+Budget = tuple[int, float]
 """Rows of the first stage, and the seconds that it may take; twice the rows where two samples are compared."""
+FIRST: dict[str, Budget] = {"quick": (1 << 18, 15.0), "thorough": (1 << 22, 200.0)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ def judge_sampler(
     target: Any,
     *,
     epsilon: float = 0.01,
-    budget: str = "quick",
+    budget: str | Budget = "quick",
     until: float | None = None,
     seconds: float | None = None,
     seed: int = 0,
@@ -127,9 +128,9 @@ def judge_sampler(
             )
             epsilon = until
         else:
-            most, time_allowed = FIRST[budget]
+            most, time_allowed = FIRST[budget] if isinstance(budget, str) else budget
             most *= 2 if kind == "two samples" else 1
-            shards = max(1, min(most // source.rows, int((seconds or time_allowed) / cost)))
+            shards = max(1, int(min(most // source.rows, (seconds or time_allowed) / cost)))
             evidence, rows = _staged(source, suspects, kind, shards, metric, tested, executor)
         scope += f"{rows} rows in calls of {source.rows}, taken to be independent"
     return conclude(

@@ -32,14 +32,23 @@ def nameless(tape: Tape, label: Tensor, rate: float = NAMELESS) -> Tensor:
     return torch.where(tape.coin("nameless", torch.full(label.shape, rate, device=label.device)), NOBODY, label)
 
 
-def loss(model: Mar, tokens: Tensor, label: Tensor, tape: Tape, repeats: int = 4, rate: float = DROPOUT) -> Tensor:
+def loss(
+    model: Mar,
+    tokens: Tensor,
+    label: Tensor,
+    tape: Tape,
+    repeats: int = 4,
+    rate: float = DROPOUT,
+    masked: int | None = None,
+) -> Tensor:
     """MAR's loss () on images ``tokens`` (rows, N, d) of classes ``label`` (rows,): the mean over their masked tokens.
 
     Li et al. 2406.11838, appendix B, and LTH14/mar: one mask rate for the batch, an order for every image, a tenth of
     the classes hidden, dropout at ``rate`` in both transformers, ``repeats`` levels of noise for every token.
+    ``masked``: how many tokens of each image, where MAR's own rate, never below .7, is not wanted.
     """
     order = masking.orders(tape, *tokens.shape[:2])
-    places = order[:, : masking.training_count(tape, tokens.shape[1])]
+    places = order[:, : masking.training_count(tape, tokens.shape[1]) if masked is None else masked]
     hidden = masking.masked(order, places.shape[1])
     told = model(tokens, hidden, nameless(tape, label), dropout(tape, rate))
     condition, clean = (

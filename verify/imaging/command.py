@@ -37,11 +37,11 @@ def run_decode(options: argparse.Namespace) -> int:
     try:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError) as error:
-        raise SubjectError(f"no device {options.device!r} here ({error}); choose cpu") from error
+        raise SubjectError(f"no device {options.device!r} here; choose cpu") from error
     names = ("model", "verifier", "drafter", "draft_length", "prefill", "guidance", "temperature", "steps", "seed")
     setting = Setting(**{name: getattr(options, name) for name in names}, device=options.device)
     parts = list(batches(setting, options.images, options.batch, options.output))
-    tokens = torch.cat([part.tokens.cpu() for part in parts])
+    tokens = torch.cat([part.tokens for part in parts])
     found = summary(setting, parts)
     grid(setting.images, tokens[:100]).savefig(options.output / "images.png", dpi=150)
     heat(setting.images, parts).savefig(options.output / "kept.png", dpi=150)

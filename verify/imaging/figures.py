@@ -35,10 +35,13 @@ def summary(setting: Setting, parts: Sequence[Decoded]) -> dict[str, float]:
 
 def counted(part: Decoded) -> tuple[float, float]:
     """Drafts that were examined, and those of them kept: in a round all up to the first one refused, or all of them
-    where a rule goes on after a refusal. NaN stands for rounds without a draft.
+    where a rule goes on after a refusal. What is drafted beyond the end of an image is nobody's token, and not counted.
+    NaN stands for rounds without a draft.
     """
     trace = part.trace
-    there = ~trace.log_accept.isnan() & (trace.lengths > 0).unsqueeze(-1)
+    before = trace.lengths.cumsum(0) - trace.lengths
+    inside = before.unsqueeze(-1) + torch.arange(trace.kept.shape[-1]) < trace.tokens.shape[1]
+    there = ~trace.log_accept.isnan() & (trace.lengths > 0).unsqueeze(-1) & inside
     ahead = trace.kept.long().cumprod(-1)
     closed = torch.equal(ahead.bool(), trace.kept)
     reached = torch.cat((torch.ones_like(ahead[..., :1]), ahead[..., :-1]), -1).bool() if closed else there

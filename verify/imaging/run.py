@@ -33,25 +33,21 @@ class Decoded:
     @property
     def tokens(self) -> Tensor:
         """Tokens (rows, N, d) in raster order."""
-        return torch.empty_like(self.trace.tokens).scatter(1, self._index(self.trace.tokens), self.trace.tokens)
+        tokens = self.trace.tokens
+        return torch.empty_like(tokens).scatter(1, self.place.unsqueeze(-1).expand_as(tokens), tokens)
 
     @property
     def kept(self) -> Tensor:
         """Which tokens (rows, N), in the order of decoding, are kept drafts: not replaced, nor the target's own."""
         lengths, kept = self.trace.lengths, self.trace.kept
         rows, size = self.trace.tokens.shape[:2]
-        found, filled = (
-            torch.zeros(rows, size + kept.shape[2] + 1, dtype=torch.bool),
-            torch.zeros(rows, dtype=torch.long),
-        )
+        filled = torch.zeros(rows, dtype=torch.long)
+        found = torch.zeros(rows, size + kept.shape[2], dtype=torch.bool)
         for length, coins in zip(lengths, kept, strict=True):
             at = filled.unsqueeze(1) + torch.arange(coins.shape[1])
             found.scatter_(1, at, coins & (torch.arange(coins.shape[1]) < length.unsqueeze(1)))
             filled = (filled + length).clamp(max=size)
         return found[:, :size]
-
-    def _index(self, tokens: Tensor) -> Tensor:
-        return self.place.to(tokens.device).unsqueeze(-1).expand_as(tokens)
 
 
 def batches(setting: Setting, images: int, batch: int, folder: Path | None = None) -> Iterator[Decoded]:
@@ -67,31 +63,37 @@ def batches(setting: Setting, images: int, batch: int, folder: Path | None = Non
         rows = min(batch, images - number * batch)
         file = None if folder is None else folder / f"batch-{number:05d}.safetensors"
         if file is not None and file.exists():
-            yield _read(file)
+            yield _first(_read(file), rows)
             continue
         start = time.perf_counter()
         trace, place, label = setting.decoded(batch, number)
+        trace = Trace(*(part.cpu() for part in (trace.tokens, trace.lengths, trace.kept, trace.log_accept)))
         found = Decoded(trace, place.cpu(), label.cpu(), time.perf_counter() - start)
-        if rows < batch:
-            found = _first(found, rows)
         if file is not None:
             _write(found, file)
-        yield found
+        yield _first(found, rows)
 
 
 def _first(found: Decoded, rows: int) -> Decoded:
-    """The first ``rows`` images: a last batch is whole, so that its images do not depend on how many are wanted."""
-    trace = found.trace
+    """The first ``rows`` images, and their share of the time: a last batch is made, and written, as a whole, so that
+    its images do not depend on how many are wanted.
+    """
+    trace, all_rows = found.trace, len(found.label)
     parts = (trace.tokens[:rows], trace.lengths[:, :rows], trace.kept[:, :rows], trace.log_accept[:, :rows])
-    return replace(found, trace=Trace(*parts), place=found.place[:rows], label=found.label[:rows])
+    seconds = found.seconds * rows / all_rows
+    return replace(found, trace=Trace(*parts), place=found.place[:rows], label=found.label[:rows], seconds=seconds)
 
 
 def _claim(folder: Path, wanted: dict[str, object]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     known, wanted = folder / SETTING, {name: item for name, item in wanted.items() if name not in ("device", "images")}
-    if known.exists() and json.loads(known.read_text()) != wanted:
-        raise SubjectError(f"{folder} holds images of another setting ({known.name}); choose another folder")
-    known.write_text(json.dumps(wanted, indent=1) + "\n")
+    if known.exists():
+        if json.loads(known.read_text(encoding="utf-8")) != wanted:
+            raise SubjectError(f"{folder} holds images of another setting ({known.name}); choose another folder")
+        return
+    part = known.with_suffix(".part")
+    part.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+    part.replace(known)
 
 
 def _write(found: Decoded, file: Path) -> None:
@@ -99,11 +101,9 @@ def _write(found: Decoded, file: Path) -> None:
 
     trace = found.trace
     parts = {"tokens": trace.tokens, "lengths": trace.lengths, "kept": trace.kept, "log_accept": trace.log_accept}
-    parts = {name: part.cpu().contiguous() for name, part in parts.items()}
+    parts |= {"place": found.place, "label": found.label, "seconds": torch.tensor(found.seconds, dtype=torch.float64)}
     part = file.with_suffix(".part")
-    save_file(
-        {**parts, "place": found.place.contiguous(), "label": found.label, "seconds": torch.tensor(found.seconds)}, part
-    )
+    save_file({name: item.contiguous() for name, item in parts.items()}, part)
     part.replace(file)  # a file that is there is whole
 
 

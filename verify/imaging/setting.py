@@ -14,7 +14,7 @@ from distributions.images import Images, digits, mnist
 from distributions.mar.backbone import Mar
 from distributions.mar.causal import CausalSequence
 from distributions.mar.causal_network import CausalMar
-from distributions.mar.diffusion import Sampler
+from distributions.mar.diffusion import LENGTH, Sampler
 from distributions.mar.digits import trained
 from distributions.mar.sequence import MaskedSequence, Start
 from distributions.model import Model
@@ -61,8 +61,12 @@ class Setting:
             raise SubjectError(f"{self.verifier!r} verifies no paths; choose one of {ALONE}, {', '.join(rules())}")
         if self.drafter not in ("small", "none"):
             raise SubjectError(f"drafter is {self.drafter!r}; choose small or none")
-        if not 0 <= self.prefill <= 1 or self.draft_length < 1 or self.steps < 2:
-            raise SubjectError("give a prefill from 0 to 1, a draft length of 1 or more, and 2 steps or more")
+        if not 0 <= self.prefill <= 1 or self.draft_length < 1 or not 2 <= self.steps <= LENGTH:
+            raise SubjectError(f"give a prefill from 0 to 1, a draft length of 1 or more, and from 2 to {LENGTH} steps")
+        if not (0 < self.temperature < math.inf and math.isfinite(self.guidance)):
+            raise SubjectError("give a positive temperature, and a guidance that is a number, 1 for none")
+        if not 0 <= self.seed < 1 << 40:
+            raise SubjectError("give a seed from 0 to 2^40 - 1")
 
     @cached_property
     def images(self) -> Images:
@@ -97,20 +101,26 @@ class Setting:
         """
         target, drafter = self.models
         tape = GeneratorTape((self.seed << 20) + number, self.device)
-        label = (torch.arange(batch) + number * batch).remainder(10).to(self.device)
         length = self.images.length
-        condition: Any = label
-        place = torch.arange(length).expand(batch, -1)
-        if isinstance(target, MaskedSequence):
-            condition = Start.random(tape, batch, length, label)
-            place = condition.order.flip(1)  # an image is filled from the end of its order
+        condition, place, label = begun(target, batch, number * batch, length, tape)
         with torch.no_grad():
             if self.verifier == ALONE:
                 rule = rules()["coalescing"]()
                 return decode(target, drafter, rule, 1, length, tape, batch, condition, length), place, label
-            rule, first = rules()[self.verifier](), math.ceil(self.prefill * length)
+            rule, first = rules()[self.verifier](), math.ceil(round(self.prefill * length, 9))
             trace = decode(target, drafter, rule, self.draft_length, length, tape, batch, condition, first)
             return trace, place, label
+
+
+def begun(target: Any, rows: int, first: int, length: int, tape: GeneratorTape) -> tuple[Any, Tensor, Tensor]:
+    """What ``rows`` images of ``length`` tokens, number ``first`` and so on, start from: their condition, where in the
+    image each token goes (rows, N), and their classes, 0 to 9 in turn. An order, for a model that has one, is drawn.
+    """
+    label = (torch.arange(rows) + first).remainder(10).to(tape.device)
+    if isinstance(target, MaskedSequence):
+        start = Start.random(tape, rows, length, label)
+        return start, start.order.flip(1), label  # an image is filled from the end of its order
+    return label, torch.arange(length).expand(rows, -1), label
 
 
 @dataclass(frozen=True, eq=False)

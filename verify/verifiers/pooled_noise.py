@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distributions.law import Law
 from distributions.path import Denoiser, PathLaw
-from distributions.pooled import PooledNoise, influence, noises
+from distributions.pooled import APART, PooledNoise, influence, noises, off_derivative
 from distributions.tape import Tape
 from verify.frame import first_rejected
 from verify.records import Claim, Draft, Outcome
@@ -49,13 +49,16 @@ class PooledNoiseRule:
     )
 
     def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
-        """Raises TypeError for laws that are not paths of a ``Denoiser``, ThinningCapped for a residual without end."""
+        """Raises TypeError for laws that are not paths of a ``Denoiser``, ValueError for heads of less than double
+        precision, ThinningCapped for a residual without end.
+        """
         kernels = [_kernel(law) for law in (draft.law, target[:, : draft.value.shape[1]])]
         weights = influence(kernels[1], self.spread)
         rows, nodes = draft.value.shape[:2]
         flat = [replace(kernel, condition=kernel.condition.flatten(0, 1)) for kernel in kernels]
         drafted, eta = PooledNoise.split(flat[0], draft.value.flatten(0, 1), weights)
         wanted = PooledNoise(flat[1], drafted.others, weights)
+        _check_precision(flat, draft.value.flatten(0, 1))
         value = draft.value[..., -1, :].flatten(0, 1)
         log_ratio, good = compare(drafted, wanted, value, eta)
         log_accept = torch.where(good, log_ratio.clamp(max=0), -math.inf).reshape(rows, nodes)
@@ -73,11 +76,14 @@ def compare(near: PooledNoise, far: PooledNoise, value: Tensor, eta: Tensor) -> 
     """log far - log near of ``value`` (rows, d), which ``near`` maps eta to; and whether the value is good.
 
     Good is what the far map reaches from eta, and the near one from there again. The question is the same from either
-    side, so that a value is good as a draft exactly when it is good as a draw of the target.
+    side, so that a value is good as a draft exactly when it is good as a draw of the target: either search starts where
+    the other chain's whole path leads, with the other map's Jacobian at the noise that is known.
     """
-    there, log_far, found = far.invert(value, _guess(near, far, eta))
-    back, log_near, again = near.invert(value, _guess(far, near, there))
-    good = found & again & ((back - eta).abs().amax(-1) < SAME)
+    _, own = near.slopes(eta)
+    there, other, found = far.search(value, _guess(near, far, eta), own)
+    back, _, again = near.search(value, _guess(far, near, there), other, last=False)
+    log_near, log_far = near.log_density(eta, own), far.log_density(there, other)
+    good = found & again & ((back - eta).abs().amax(-1) < SAME) & torch.isfinite(log_near) & torch.isfinite(log_far)
     return torch.where(good, log_far - log_near, -math.inf), good
 
 
@@ -110,6 +116,16 @@ def thin_pooled(drafted: PooledNoise, wanted: PooledNoise, tape: Tape, site: str
         path[left[done]] = proposal.reshape(-1, each, *path.shape[1:])[done, first[done]]
         left, tried = left[~done], tried + each
     return path
+
+
+def _check_precision(kernels: list[Denoiser], path: Tensor, rows: int = 8) -> None:
+    """Raises ValueError for a head of less than double precision: it jumps, so that hardly a noise would be found."""
+    for kernel, name in zip(kernels, ("drafter", "target"), strict=True):
+        if off_derivative(kernel[:rows], path[:rows]) > APART:
+            raise ValueError(
+                f"the {name}'s head answers in jumps, as in single precision, and pooled_noise inverts it; give it "
+                "weights of float64, as in pretrained(name, dtype=torch.float64)"
+            )
 
 
 def _kernel(law: Law) -> Denoiser:
