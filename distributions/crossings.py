@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.special import ndtr
+
+from distributions.normal import normal_cdf
 
 REACH = 8.0
 """Standard deviations beyond which a component's mass, 1e-15, is left out of an overlap."""
@@ -33,7 +34,7 @@ class Line:
         return (share * (self.mean - point.unsqueeze(-1)) / self.scale.square()).sum(-1)
 
     def mass_below(self, point: Tensor) -> Tensor:
-        below: Tensor = ndtr((point.unsqueeze(-1) - self.mean) / self.scale)
+        below = normal_cdf((point.unsqueeze(-1) - self.mean) / self.scale)
         return (self.log_weight.exp() * below).sum(-1)
 
     def __getitem__(self, rows: Any) -> Line:

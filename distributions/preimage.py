@@ -16,6 +16,8 @@ Slopes = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 FINE, COARSE = 1e-13, 1e-5
 """Errors relative to 1 + |value|: that at which a search ends, and the most at which a preimage counts as found."""
+SAME = 1e-4
+"""How far apart two places may be, in each coordinate, that count as one: above what a coarse solution may be off."""
 TURNS, TRIALS = 8, 25
 """The most Jacobians, and the most trials with each of them."""
 

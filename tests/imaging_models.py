@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 
@@ -15,9 +16,9 @@ SMALL = Shape(width=16, depth=1, heads=2, head_depth=1, head_width=24, tokens=16
 
 @torch.no_grad()
 def random_model(kind: str, data: str, role: str) -> Mar | CausalMar:
-    """In place of ``distributions.mar.digits.trained``; only 8 x 8 digits."""
-    assert data == "digits"
-    target = draw(KINDS[kind](SMALL).double(), GeneratorTape(3), spread=0.3)
+    """In place of ``distributions.mar.digits.trained``."""
+    shape = SMALL if data == "digits" else replace(SMALL, tokens=49, dim=16)
+    target = draw(KINDS[kind](shape).double(), GeneratorTape(3), spread=0.3)
     if role == "target":
         return target
     drafter, tape = copy.deepcopy(target), GeneratorTape(4)

@@ -12,7 +12,7 @@ from distributions.path import PathLaw
 from distributions.tape import Tape
 from verify.maximal import Coupling
 from verify.records import Draft
-from verify.residual import ThinningCapped, log_ratio
+from verify.residual import ThinningCapped, log_ratio, thinned
 
 TRIES = 100_000
 """Draws of a last point after which an unlimited residual gives up."""
@@ -123,19 +123,11 @@ def last_residual(
     ``log_weight`` (M,). After ``tries`` draws a row is left at zero. Without a limit ThinningCapped is raised in the
     end: (weight p - q)+ may have next to no mass where the weight is below 1, and the published loop does not end.
     """
-    found = torch.zeros((*target.batch_shape, *target.event_shape), dtype=torch.float64, device=log_weight.device)
-    left = torch.arange(len(found), device=found.device)
-    for _ in range(TRIES if tries is None else tries):
-        if not len(left):
-            return found
-        proposal = target[left].sample(tape[left], f"{site}.proposal")
-        keep = -torch.expm1((-log_weight[left] - log_ratio(proposal, target[left], draft[left])).clamp(max=0))
-        kept = tape[left].coin(f"{site}.keep", keep)
-        found[left[kept]] = proposal[kept]
-        left = left[~kept]
+    found, left = thinned(target, draft, -log_weight, tape, site, TRIES if tries is None else tries)
     if len(left) and tries is None:
         raise ThinningCapped(
             f"{len(left)} of {len(found)} rows of {site!r} kept none of {TRIES} draws: (weight target - draft)+ has "
             "next to no mass, as happens where the drafter's variances are the smaller ones; limit the tries"
         )
+    found[left] = 0
     return found

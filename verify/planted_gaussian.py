@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from distributions.gaussian import FullGaussian, Gaussian
@@ -10,7 +9,7 @@ from distributions.law import Law
 from distributions.tape import Tape
 from verify.frame import Frame, first_rejected
 from verify.records import Draft, Outcome
-from verify.residual import conclude, log_ratio, thin
+from verify.residual import conclude, log_ratio, thin, thinned
 
 
 class PlantedThinning:
@@ -71,14 +70,6 @@ class PlantedReflection:
 
 def thin_padded(target: Law, draft: Law, tape: Tape, site: str, tries: int, padding: Tensor) -> Tensor:
     """As ``thin``, but at most ``tries`` times: rows that kept nothing by then are answered with their ``padding``."""
-    value = padding.clone()
-    left = torch.arange(len(value), device=value.device)
-    for _ in range(tries):
-        proposal = target[left].sample(tape[left], f"{site}.proposal")
-        keep = -torch.expm1(-log_ratio(proposal, target[left], draft[left]).clamp(min=0))
-        kept = tape[left].coin(f"{site}.keep", keep)
-        value[left[kept]] = proposal[kept]
-        left = left[~kept]
-        if not len(left):
-            break
+    value, left = thinned(target, draft, 0.0, tape, site, tries)
+    value[left] = padding[left]
     return value

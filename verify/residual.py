@@ -58,21 +58,36 @@ def thin(target: Law, draft: Law, tape: Tape, site: str = "residual", cap: int =
     with infinite variance as TV -> 0). Both laws have batch (rows,). Raises ThinningCapped after ``cap`` draws in one
     row.
     """
+    value, left = thinned(target, draft, math.log(share), tape, site, cap)
+    if len(left):
+        raise ThinningCapped(
+            f"{len(left)} of {value.shape[0]} rows of {site!r} kept none of {cap} draws: the laws overlap almost "
+            "wholly, or log_prob is not the law that sample() draws from; raise cap, or draw this residual in closed "
+            "form"
+        )
+    return value
+
+
+def thinned(
+    target: Law, draft: Law, log_share: float | Tensor, tape: Tape, site: str, tries: int
+) -> tuple[Tensor, Tensor]:
+    """Draws of the target, one for each row, as ``thin`` keeps them, and the rows (K,) that kept none of ``tries``.
+
+    ``log_share``: of all rows, or one for each (rows,). What a row holds that kept none means nothing.
+    """
     proposal = target.sample(tape, f"{site}.proposal")
     value = proposal.clone()
     left = torch.arange(value.shape[0], device=value.device)
-    for _ in range(cap):
-        keep = -torch.expm1((math.log(share) - log_ratio(proposal, target[left], draft[left])).clamp(max=0))
+    for tried in range(1, tries + 1):
+        share = log_share[left] if isinstance(log_share, Tensor) else log_share
+        keep = -torch.expm1((share - log_ratio(proposal, target[left], draft[left])).clamp(max=0))
         kept = tape[left].coin(f"{site}.keep", keep)
         value[left[kept]] = proposal[kept]
         left = left[~kept]
-        if not len(left):
-            return value
+        if tried == tries or not len(left):
+            break
         proposal = target[left].sample(tape[left], f"{site}.proposal")
-    raise ThinningCapped(
-        f"{len(left)} of {value.shape[0]} rows of {site!r} kept none of {cap} draws: the laws overlap almost wholly, "
-        "or log_prob is not the law that sample() draws from; raise cap, or draw this residual in closed form"
-    )
+    return value, left
 
 
 def residual(target: Law, draft: Law, tape: Tape, site: str = "residual") -> Tensor:

@@ -11,12 +11,10 @@ from torch import Tensor
 
 from distributions.flow import FlowLaw
 from distributions.law import Law
+from distributions.preimage import SAME
 from distributions.tape import Tape
 from verify.records import Claim, Draft, Outcome
 from verify.residual import ThinningCapped, conclude
-
-SAME = 1e-4
-"""How far apart two noises may be that count as one."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,11 @@ from torch import Tensor
 from distributions.law import Law
 from distributions.path import Denoiser, PathLaw
 from distributions.pooled import APART, PooledNoise, influence, noises, off_derivative
+from distributions.preimage import SAME
 from distributions.tape import Tape
 from verify.frame import first_rejected
 from verify.records import Claim, Draft, Outcome
 from verify.residual import ThinningCapped, conclude
-
-SAME = 1e-4
-"""How near two solutions must be to be one."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -15,9 +16,10 @@ from verify.studies.images.evidence import Known, known
 from verify.studies.images.rules import COMPARED, EXACT, LOSSY
 from verify.studies.images.scores import Method, Score, fewer, method, scores
 from verify.studies.images.speed import Speed, alone, speed
-from verify.studies.images.subjects import Job, Source, Subject, shipped, tokens
+from verify.studies.images.subjects import Job, Source, Subject, parts, shipped, tokens
 from verify.studies.images.windows import Window, coded, continuous, discrete
 from verify.studies.images.words import text
+from verify.progress import track
 from verify.study import Study
 from verify.verifier import Verifier
 
@@ -82,8 +84,11 @@ def run(budget: str = "quick") -> Study:
 def study(size: Size, source: Source = shipped, codes: Callable[[int], Any] = coded) -> Study:
     """The study at a size, of models from a ``source``."""
     torch.set_num_threads(1)
-    seed = count()
-    cells = [known(source(job[0], size.steps), job[1], size.images, next(seed)) for job in lossless_jobs(size)]
+    seed, source = count(), cache(source)
+    jobs = list(lossless_jobs(size))
+    cells = [
+        known(source(name, size.steps), job, size.images, next(seed)) for name, job in track(jobs, label="lossless")
+    ]
     fast = [item for name in size.timed for item in speeds(source(name, 25), size, seed)]
     images, pair = size.window_images, source(size.window_model, 25)
     there = [window for window in size.windows if window <= pair.images.length]
@@ -142,8 +147,6 @@ def pictures(subject: Subject, seed: int, rows: int = 20) -> dict[str, Tensor]:
     made = {"target alone": tokens(subject, Job("target alone", None), rows, seed)}
     small = replace(subject, target=subject.small)
     made["drafter alone"] = tokens(small, Job("drafter alone", None), rows, seed)
-    from verify.studies.images.subjects import parts
-
     (part,) = parts(subject, Job("coalescing", coalescing, batch=rows), rows, seed)
     made["verified"] = part.decoded.tokens
     kept = torch.zeros(part.decoded.kept.shape, dtype=torch.bool).scatter(1, part.decoded.place, part.decoded.kept)

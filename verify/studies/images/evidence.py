@@ -11,7 +11,7 @@ from torch import Tensor
 from distributions.path import PathLaw
 from distributions.tape import GeneratorTape
 from verify.checks.fourier_witness import FourierWitness
-from verify.checks.held_out import HeldOut
+from verify.checks.held_out import Differences, HeldOut
 from verify.checks.learned import Learner
 from verify.checks.mmd import MedianBandwidth
 from verify.checks.products import Products
@@ -45,7 +45,8 @@ def levels(subject: Subject, part: Part) -> Tensor:
             law = model.law(model.start(len(paths), condition), paths[:, :-1])
             assert isinstance(law, PathLaw)
             laws.append(law)
-        found.append(innovations(paths.flatten(0, 1), *(_flat(law) for law in laws)).unflatten(0, paths.shape[:2]))
+        columns = innovations(paths.flatten(0, 1), *(_flat(law) for law in laws))
+        found.append(columns.reshape(*paths.shape[:2], -1))
     return torch.cat(found)
 
 
@@ -129,7 +130,7 @@ def between(sample: Tensor, truth: Tensor, seed: int = 0) -> Between:
         check = learner.fit(sample[:half], truth[:half], tape)
         tally = check.statistic(sample[half:], truth[half:], tape)
         found[name] = check.judge(tally, 1e-3).p_value or 0.0
-        if isinstance(check, HeldOut):
+        if isinstance(check, HeldOut) and isinstance(tally, Differences):
             least = max(least, check.lower(tally))
     name = min(found, key=lambda item: found[item])
     return Between(min(1.0, len(found) * found[name]), name, least, len(sample) - half)

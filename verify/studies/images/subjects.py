@@ -130,7 +130,8 @@ def parts(subject: Subject, job: Job, images: int, seed: int) -> Iterator[Part]:
     """``images`` in batches, the last one short. Every batch has a tape of its own."""
     from verify.verifiers.coalescing import Coalescing
 
-    target, length = Whole(subject.target), subject.images.length
+    length = subject.images.length
+    target: Any = Whole(subject.target)
     for number, first in enumerate(range(0, images, job.batch)):
         rows, tape = min(job.batch, images - first), GeneratorTape((seed << 20) + number)
         condition, place, label = begun(subject.target, rows, first, length, tape)
