@@ -89,7 +89,7 @@ def _cut(
         if not bool(both.any()):
             break
         if len(owner) * corner.shape[-1] ** 2 > LARGEST:
-            from distributions.tape import EnumerationExploded  # the tape imports this module
+            from distributions.enumeration import EnumerationExploded  # which imports this module
 
             raise EnumerationExploded(
                 f"three races on one noise of {corner.shape[-1]} tokens cut the simplex into more than {len(owner)} "

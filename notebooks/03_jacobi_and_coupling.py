@@ -45,8 +45,9 @@ import torch
 
 from distributions.autoregressive import Markov
 from distributions.categorical import Categorical
+from distributions.enumeration import enumerate_tape
 from distributions.raster import Raster
-from distributions.tape import GeneratorTape, enumerate_tape
+from distributions.tape import GeneratorTape
 from verify.decode import Round, decode
 from verify.exact import exact_chain
 from verify.races import race_match

@@ -41,8 +41,9 @@ from scipy import stats
 
 from distributions.datasets import conditions
 from distributions.flow import FlowLaw
-from distributions.path import Denoiser, PathLaw, Reversal
+from distributions.path import Denoiser, PathLaw
 from distributions.pooled import PooledNoise, influence
+from distributions.reversal import Reversal
 from distributions.schedule import cosine, respaced
 from distributions.tape import GeneratorTape
 from distributions.training import pretrained

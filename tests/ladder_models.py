@@ -14,7 +14,8 @@ from distributions.gaussian import Gaussian
 from distributions.heads import ExactHead
 from distributions.law import Law
 from distributions.mixture import Mixture
-from distributions.path import Denoiser, Kernel, PathLaw, Reversal
+from distributions.path import Denoiser, Kernel, PathLaw
+from distributions.reversal import Reversal
 from distributions.schedule import Schedule, cosine, linear
 from distributions.tape import Tape
 from verify.records import Draft

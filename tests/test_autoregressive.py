@@ -11,9 +11,10 @@ from torch import Tensor
 
 from distributions.autoregressive import LinearGaussianAR, Markov
 from distributions.categorical import Categorical
+from distributions.enumeration import enumerate_tape
 from distributions.gaussian import Gaussian
 from distributions.model import Model
-from distributions.tape import GeneratorTape, Tape, enumerate_tape
+from distributions.tape import GeneratorTape, Tape
 
 ONES = torch.ones((), dtype=torch.long)
 

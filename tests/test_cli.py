@@ -421,9 +421,8 @@ def audited(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr("verify.verifier.catalog", lambda folder="verifiers": folders[folder])
 
     def judged(name: str, verifier: Any) -> Verdict:
-        return verdict(
-            told[name], subject=name, evidence="known law", findings=(Finding(name, "", "ks", 0, 1, 0, 1, 0),)
-        )
+        finding = Finding(name, "", "ks", 0.0, 1.0, 0.0, 1, 0)
+        return verdict(told[name], subject=name, findings=(finding,))
 
     monkeypatch.setattr("verify.audit.audit", audit)
     monkeypatch.setattr("verify.spaces.continuous.judged", judged)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from distributions.categorical import Categorical
+from distributions.enumeration import enumerate_tape
 from distributions.gaussian import FullGaussian
 from distributions.law import Law
 from distributions.path import PathLaw
 from distributions.schedule import cosine
-from distributions.tape import GeneratorTape, Tape, enumerate_tape
+from distributions.tape import GeneratorTape, Tape
 from tests.ladder_models import Tokens, double, reversal
 from verify.checks.ks import KolmogorovSmirnov
 from verify.checks.products import Products

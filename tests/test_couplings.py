@@ -12,8 +12,9 @@ from scipy import integrate, stats
 from torch import Tensor
 
 from distributions.categorical import Categorical
+from distributions.enumeration import enumerate_tape
 from distributions.gaussian import Gaussian
-from distributions.tape import GeneratorTape, RecordingTape, Tape, enumerate_tape
+from distributions.tape import GeneratorTape, RecordingTape, Tape
 from verify.couplings import (
     couple,
     couple_gaussian,

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from distributions.autoregressive import LinearGaussianAR, Markov
 from distributions.categorical import Categorical
+from distributions.enumeration import enumerate_tape
 from distributions.law import Law
-from distributions.tape import GeneratorTape, RecordingTape, ReplayTape, Tape, enumerate_tape
+from distributions.tape import GeneratorTape, RecordingTape, ReplayTape, Tape
 from verify.audit import finite
 from verify.decode import Round, decode, depths, parents, propose
 from verify.exact import encode

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from distributions.autoregressive import Markov
 from distributions.categorical import Categorical
+from distributions.enumeration import EnumerationExploded, NotEnumerable, RowsDependent
 from distributions.law import Law
-from distributions.tape import EnumerationExploded, GeneratorTape, NotEnumerable, RowsDependent, Tape
+from distributions.tape import GeneratorTape, Tape
 from verify.decode import decode
 from verify.exact import conditionals, digits, encode, exact_batch, exact_chain, exact_rows
 from verify.records import Claim, Draft, Outcome

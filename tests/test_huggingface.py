@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from distributions.enumeration import enumerate_tape
 from distributions.huggingface import LanguageModel, Text, untrained
 from distributions.model import Model
 from distributions.processing import Processed, Processing
-from distributions.tape import GeneratorTape, Tape, enumerate_tape
+from distributions.tape import GeneratorTape, Tape
 from verify.decode import decode
 from verify.exact import encode, exact_chain
 from verify.verifier import Verifier

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from distributions.autoregressive import Markov
 from distributions.categorical import Categorical
+from distributions.enumeration import enumerate_tape
 from distributions.gaussian import Gaussian
 from distributions.law import Law
 from distributions.noise import Noise
 from distributions.streams import StreamTape
-from distributions.tape import GeneratorTape, RecordingTape, Tape, enumerate_tape
+from distributions.tape import GeneratorTape, RecordingTape, Tape
 from tests.jacobi_by_hand import Rule, decoded
 from verify.decode import Trace, decode
 from verify.exact import digits, exact_chain, exact_rows

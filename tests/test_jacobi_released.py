@@ -15,7 +15,8 @@ from torch import Tensor
 
 from distributions.autoregressive import Markov
 from distributions.categorical import Categorical
-from distributions.tape import EnumerationTape, GeneratorTape, Tape, enumerate_tape
+from distributions.enumeration import EnumerationTape, enumerate_tape
+from distributions.tape import GeneratorTape, Tape
 from tests.jacobi_by_hand import Rule, decoded
 from verify.decode import decode
 from verify.exact import ChainLaw, digits, encode, exact_chain, exact_rows

@@ -22,7 +22,8 @@ from distributions.categorical import Categorical
 from distributions.flow import FlowLaw
 from distributions.gaussian import FullGaussian, Gaussian
 from distributions.mixture import Mixture
-from distributions.path import PathLaw, Reversal
+from distributions.path import PathLaw
+from distributions.reversal import Reversal
 from distributions.schedule import cosine
 from distributions.sequence import TokenSequence
 from distributions.tape import GeneratorTape

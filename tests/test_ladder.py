@@ -13,7 +13,8 @@ from torch import Tensor
 
 from distributions.gaussian import Gaussian
 from distributions.heads import ExactHead, Prediction
-from distributions.path import Denoiser, PathLaw, Reversal
+from distributions.path import Denoiser, PathLaw
+from distributions.reversal import Reversal
 from distributions.schedule import cosine
 from distributions.tape import GeneratorTape, RecordingTape, ReplayError, ReplayTape
 from tests.ladder_models import Case, Tokens, cases, double, head, innovations, normal_data, reversal

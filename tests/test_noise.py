@@ -14,8 +14,9 @@ from torch import Tensor
 
 from distributions.cones import _volume, mass
 from distributions.distinct import distinct
+from distributions.enumeration import EnumerationExploded, EnumerationTape, enumerate_tape
 from distributions.noise import Exponentials, Noise, Zones
-from distributions.tape import EnumerationExploded, EnumerationTape, GeneratorTape, Tape, enumerate_tape
+from distributions.tape import GeneratorTape, Tape
 from verify.races import race_match
 
 TINY = 5e-324

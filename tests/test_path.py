@@ -14,7 +14,8 @@ from distributions.gaussian import FullGaussian, Gaussian
 from distributions.heads import ExactHead, Prediction
 from distributions.law import Law
 from distributions.mixture import Mixture
-from distributions.path import Denoiser, Kernel, PathLaw, Reversal
+from distributions.path import Denoiser, Kernel, PathLaw
+from distributions.reversal import Reversal
 from distributions.schedule import Schedule, cosine, exploding, straight
 from distributions.tape import GeneratorTape, RecordingTape, ReplayTape
 

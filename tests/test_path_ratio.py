@@ -12,7 +12,8 @@ from torch.special import ndtr
 from distributions.gaussian import FullGaussian, Gaussian
 from distributions.heads import ExactHead
 from distributions.mixture import Mixture
-from distributions.path import Denoiser, PathLaw, Reversal
+from distributions.path import Denoiser, PathLaw
+from distributions.reversal import Reversal
 from distributions.schedule import cosine
 from distributions.tape import GeneratorTape
 from verify.studies.path_ratio import cells, present

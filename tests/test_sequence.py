@@ -14,7 +14,8 @@ from distributions.datasets import ring
 from distributions.law import Law
 from distributions.mixture import Mixture
 from distributions.model import Model
-from distributions.path import Denoiser, PathLaw, Reversal
+from distributions.path import Denoiser, PathLaw
+from distributions.reversal import Reversal
 from distributions.schedule import cosine
 from distributions.sequence import TokenSequence, encoded
 from distributions.tape import GeneratorTape, Tape

@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
+from distributions.enumeration import EnumerationTape
 from distributions.streams import GOLDEN, StreamTape, _mixed
-from distributions.tape import EnumerationTape, RecordingTape, ReplayTape, Tape, earlier
+from distributions.tape import RecordingTape, ReplayTape, Tape, earlier
 
 
 def test_reference_outputs_of_splitmix64() -> None:

@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 from torch import Tensor
 
-from distributions.tape import (
-    EnumerationExploded,
-    GeneratorTape,
-    NotEnumerable,
-    RecordingTape,
-    ReplayError,
-    ReplayTape,
-    Tape,
-    enumerate_tape,
-    inverse_cdf,
-)
+from distributions.enumeration import EnumerationExploded, NotEnumerable, enumerate_tape
+from distributions.tape import GeneratorTape, RecordingTape, ReplayError, ReplayTape, Tape, inverse_cdf
 
 JUST_BELOW_ONE = 1.0 - 2.0**-53
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from distributions.autoregressive import Markov
 from distributions.categorical import Categorical
+from distributions.enumeration import enumerate_tape
 from distributions.gaussian import FullGaussian, Gaussian
 from distributions.law import Law
-from distributions.tape import GeneratorTape, RecordingTape, ReplayError, ReplayTape, Tape, enumerate_tape
+from distributions.tape import GeneratorTape, RecordingTape, ReplayError, ReplayTape, Tape
 from verify.audit import TOLERANCE, finite
 from verify.decode import parents, propose
 from verify.exact import RoundLaw, exact_chain, exact_rows

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distributions.categorical import Categorical
-from distributions.tape import EnumerationExploded, NotEnumerable, RowsDependent
+from distributions.enumeration import EnumerationExploded, NotEnumerable, RowsDependent
 from verify.exact import ChainLaw, RoundLaw, conditionals, digits, exact_batch, exact_chain, exact_rows
 from verify.records import Claim, Counterexample, Finding, Verdict
 from verify.scenarios import Scenario

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from distributions.categorical import Categorical
 from distributions.distinct import distinct
+from distributions.enumeration import EnumerationTape, enumerate_tape
 from distributions.model import Model
-from distributions.tape import EnumerationTape, enumerate_tape
 from verify.couplings import sibling_cap, subset_cap
 from verify.decode import Round, State, depths, parents, policy, propose
 from verify.leaves import Leaf, Leaves, apart, together

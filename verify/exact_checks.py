@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from distributions.tape import RowsDependent
+from distributions.enumeration import RowsDependent
 from verify.exact import ChainLaw, RoundLaw, exact_batch, exact_chain, exact_rows
 from verify.records import Claim
 from verify.references import references

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distributions.enumeration import EnumerationTape, RowsDependent, enumerate_tape
 from distributions.noise import Noise
-from distributions.tape import EnumerationTape, RowsDependent, Tape, enumerate_tape
+from distributions.tape import Tape
 from verify.decode import Round, State, Turn
 from verify.records import Draft
 

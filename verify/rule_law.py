@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distributions.autoregressive import Markov
 from distributions.categorical import Categorical
-from distributions.tape import EnumerationTape, RowsDependent, enumerate_tape
+from distributions.enumeration import EnumerationTape, RowsDependent, enumerate_tape
 from verify.decode import parents
 from verify.exact import digits, encode, exact_chain
 from verify.jacobi import Jacobi

@@ -11,7 +11,7 @@ from typing import Any
 from scipy.optimize import brentq
 from torch import Tensor
 
-from distributions.tape import EnumerationExploded, NotEnumerable, RowsDependent
+from distributions.enumeration import EnumerationExploded, NotEnumerable, RowsDependent
 from verify.audit import finite
 from verify.jacobi import Jacobi
 from verify.verifier import Verifier, catalog

@@ -18,7 +18,8 @@ from distributions.law import Law
 from distributions.mixture import Mixture
 from distributions.model import Model
 from distributions.normal import normal_cdf
-from distributions.path import PathLaw, Posterior
+from distributions.path import PathLaw
+from distributions.reversal import Posterior
 from distributions.tape import Tape
 
 Truth = Law | Model[Any]

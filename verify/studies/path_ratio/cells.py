@@ -12,7 +12,8 @@ from torch import Tensor
 from distributions.gaussian import FullGaussian, Gaussian
 from distributions.heads import ExactHead, Head
 from distributions.mixture import Mixture
-from distributions.path import Denoiser, Kernel, PathLaw, Reversal
+from distributions.path import Denoiser, Kernel, PathLaw
+from distributions.reversal import Reversal
 from distributions.schedule import Schedule, cosine, exploding, straight
 from distributions.tape import GeneratorTape
 from verify.residual import log_ratio
