@@ -1,8 +1,8 @@
 """The tape: the only source of randomness, so that one program is sampled, replayed, coupled or enumerated.
 
-The kinds that draw, record and replay are here; the one that follows every branch is in ``enumeration``. Every draw names its *site*. A tape is restricted to some rows of the batch with ``tape[rows]``; a loop that redraws
-only its unfinished rows passes that restriction on, so that a tape which keeps a history per row knows whose draw it
-is.
+The kinds that draw, record and replay are here; the one that follows every branch is in ``enumeration``. Every draw
+names its *site*. A tape is restricted to some rows of the batch with ``tape[rows]``; a loop that redraws only its
+unfinished rows passes that restriction on, so that a tape which keeps a history per row knows whose draw it is.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from distributions.autoregressive import Markov
+from distributions.images import patches
+from distributions.mar import draw
 from distributions.mar.sequence import Start
 from distributions.pooled import noises
 from distributions.tape import GeneratorTape
@@ -24,9 +26,9 @@ from verify.imaging.setting import begun
 from verify.studies import images
 from verify.studies.images.evidence import between, known, levels
 from verify.studies.images.rules import COMPARED, EXACT, LOSSY, Careless
-from verify.studies.images.scores import fewer, scores
+from verify.studies.images.scores import Method, fewer, scores
 from verify.studies.images.speed import Speed, rolls_back, speed
-from verify.studies.images.subjects import Job, Misled, Subject, Whole, parts, shipped, tokens
+from verify.studies.images.subjects import Job, Misled, Subject, parts, shipped, tokens
 from verify.studies.images.windows import continuous, discrete
 from verify.study import write
 from verify.verifiers.coalescing import Coalescing
@@ -47,18 +49,16 @@ def pair(kind: str, data: str = "digits") -> Subject:
 
 
 @cache
-def strong() -> Subject:
-    """A causal pair whose tokens depend on those before by much: what a refused token leaves behind is seen."""
+def strong(spread: float = 0.6, apart: float = 0.001) -> Subject:
+    """A causal pair of larger weights, whose tokens depend more on those before, and that are so far ``apart``."""
     found = pair("causal")
-    models = []
-    for model in (found.target, found.small):
-        network = copy.deepcopy(model.network)
-        with torch.no_grad():
-            for name, part in network.named_parameters():
-                if name.startswith(("z_proj", "head")):
-                    part.mul_(4.0)
-        models.append(replace(model, network=network))
-    return replace(found, target=models[0], small=models[1])
+    network = draw(copy.deepcopy(found.target.network), GeneratorTape(3), spread=spread)
+    other, tape = copy.deepcopy(network), GeneratorTape(4)
+    with torch.no_grad():
+        for name, part in other.named_parameters():
+            part.add_(tape.normal(name, part.shape), alpha=apart)
+    target, small = (replace(found.target, network=each) for each in (network, other))
+    return replace(found, target=target, small=small)
 
 
 # --- whole paths -----------------------------------------------------------------------------------------------------
@@ -141,11 +141,18 @@ def test_masked_images_too(rule: str) -> None:
     assert not known(pair("mar"), Job(rule, EXACT[rule], batch=24), 24, 5).flagged
 
 
+WEAK = {"released": (0.6, 0.001), "no rollback": (0.8, 0.01), "no context": (0.6, 0.001)}
+"""Where each shows: what refused tokens leave behind where many are refused and they matter, a wrong context where many
+are kept."""
+
+
 @pytest.mark.parametrize("name", LOSSY)
 def test_what_is_not_exact_is_flagged(name: str) -> None:
-    job = Job(name, LOSSY[name], 8, batch=96)
-    found = known(strong(), job, 96, 7)
+    """And the exact rule beside it is not."""
+    subject, job = strong(*WEAK[name]), Job(name, LOSSY[name], 8, batch=96)
+    found = known(subject, job, 96, 7)
     assert found.flagged and not job.exact and 0 < found.gap.least < found.gap.found
+    assert not known(subject, replace(job, verifier=Coalescing()), 96, 7).flagged
 
 
 def test_a_rule_that_leaves_nothing_out_is_coalescing() -> None:
@@ -164,7 +171,7 @@ def test_two_samples() -> None:
     first, second = (GeneratorTape(seed).normal("x", (600, 16)) for seed in (1, 2))
     same, other = between(first, second), between(first, second + 0.3)
     assert same.p_value > 1e-6 and same.least == 0.0 and same.n == 300
-    assert other.p_value < 1e-6 and 0.2 < other.least < math.erf(0.6 / math.sqrt(2))  # TV of two normals 1.2 apart
+    assert other.p_value < 1e-6 and 0.1 < other.least < math.erf(0.6 / math.sqrt(2))  # TV of two normals 1.2 apart
     few = between(first[:80], second[:80])
     assert few.n == 40 and few.p_value > 1e-6
 
@@ -216,13 +223,11 @@ def test_fewer_iterations_are_fewer_evaluations() -> None:
 def test_scores_of_the_same_images_and_of_noise() -> None:
     subject = pair("causal", "mnist")
     pixels = subject.images.pixels[torch.arange(80) * 60]
-    from distributions.images import patches
-
     real = patches(pixels, subject.images.patch)
     noise = GeneratorTape(0).normal("x", real.shape)
-    methods = [images.Method(name, True, value, 1.0, 1.0) for name, value in (("same", real), ("noise", noise))]
+    methods = [Method(name, True, value, 1.0, 1.0) for name, value in (("same", real), ("noise", noise))]
     same, other = scores(subject.images, real, methods)
-    assert same.target == pytest.approx(0, abs=1e-3) < same.data < other.data and same.apart.p_value > 1e-6
+    assert abs(same.target) < 1e-3 < same.data < other.data and same.apart.p_value > 1e-6
     assert other.target > 1 and other.apart.p_value < 1e-4 and 1 <= other.inception < same.inception <= 10
 
 
@@ -241,7 +246,8 @@ def test_windows_of_codes() -> None:
 @pytest.mark.slow
 def test_a_small_study(tmp_path: Path) -> None:
     size = images.Size(
-        ("digits.causal",), 4, 12, {"digits.causal": ("coalescing",)}, ("digits.causal",), 6, (1, 6), (0.0, 0.15),
+        ("digits.causal",), 4, (12, 12), {"digits.causal": ("coalescing",)}, {"digits.causal": tuple(LOSSY)},
+        ("digits.causal",), 6, (1, 6), (0.0, 0.15),
         ("coalescing", "released"), (2, 4), 6, "digits.causal", {"mnist.mar": ("coalescing", "released")}, (7, 49), 40,
     )  # fmt: skip
     study = images.study(size, shipped, coded)
@@ -254,9 +260,10 @@ def test_a_small_study(tmp_path: Path) -> None:
 def test_sizes() -> None:
     """The thorough one has 2000 images a cell or more where the law of sequences is judged."""
     thorough = images.SIZES["thorough"]
-    assert min(thorough.images, thorough.score_images) >= 2000
+    assert min(*thorough.images, thorough.score_images) >= 2000
     jobs = list(images.lossless_jobs(thorough))
     for model in thorough.models:
         mine = [job for name, job in jobs if name == model]
-        assert {job.rule for job in mine} == {"target alone", *EXACT, *LOSSY}
+        assert {job.rule for job in mine} == {"target alone", *EXACT, *thorough.lossy[model]}
+        assert {"released", "no rollback"} <= set(thorough.lossy[model])
         assert {job.draft_length for job in mine if job.rule == "released"} == set(images.LENGTHS)

@@ -13,6 +13,7 @@ from distributions.flow import FlowLaw
 from distributions.law import Law
 from distributions.preimage import SAME
 from distributions.tape import Tape
+from verify.estimates import estimate
 from verify.records import Claim, Draft, Outcome
 from verify.residual import ThinningCapped, conclude
 
@@ -137,15 +138,11 @@ def balance(draft: FlowLaw, target: FlowLaw, tape: Tape) -> Balance:
     ahead = compare(drafts[:, 1], target, draft, drafted=drafts[:, 0] if draft.with_noise else None)
     back = compare(draws[:, 1], target, draft, wanted=draws[:, 0])
     weight = ahead.exp().nan_to_num(0.0)
-    ratio, lost = _mean(weight), _mean(back.isnan().double())
+    ratio, lost = estimate(weight), estimate(back.isnan().double())
     return Balance(
         rejected=float(ahead.isnan().double().mean()),
         replaced=lost[0],
         ratio=(ratio[0] + lost[0], math.hypot(ratio[1], lost[1])),
-        ahead=_mean(weight.clamp(max=1)),
-        back=_mean((-back).exp().nan_to_num(0.0).clamp(max=1)),
+        ahead=estimate(weight.clamp(max=1)),
+        back=estimate((-back).exp().nan_to_num(0.0).clamp(max=1)),
     )
-
-
-def _mean(each: Tensor) -> tuple[float, float]:
-    return float(each.mean()), float(each.std()) / math.sqrt(len(each))

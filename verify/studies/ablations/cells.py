@@ -17,11 +17,10 @@ from distributions.sequence import TokenSequence
 from distributions.tape import GeneratorTape, Tape
 from distributions.training import Trained, pretrained
 from verify.decode import decode, policy, propose
+from verify.estimates import Estimate
 from verify.verifier import Verifier
 
 VARIANCES: Mapping[str, float | None] = {"learned": None, "equal": 1.0}
-Estimate = tuple[float, float]
-"""A mean and its standard error."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from verify.estimates import Estimate
 from verify.report.curves import curve, doubling, legend, panels, strokes
 from verify.studies.ablations import published
-from verify.studies.ablations.cells import Cell, Estimate, Setting
+from verify.studies.ablations.cells import Cell, Setting
 from verify.studies.ablations.rules import BESIDE, SWEPT
 from verify.studies.ablations.tables import NODES, PLACES, SHARES, along, at
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from verify.estimates import Estimate, plus_minus
 from verify.studies.ablations import published
-from verify.studies.ablations.cells import Cell, Estimate, Setting
+from verify.studies.ablations.cells import Cell, Setting
 from verify.studies.ablations.rules import ALIGNMENTS, BESIDE, LIMIT, SWEPT
 from verify.study import Row
 
@@ -33,7 +34,7 @@ def along(cells: Sequence[Cell], rule: str, start: Setting, name: str) -> list[t
 
 def told(value: Estimate | None) -> str:
     """A mean and its standard error."""
-    return "" if value is None else f"{value[0]:.3f} ± {value[1]:.3f}"
+    return "" if value is None else plus_minus(value)
 
 
 def aligned(cells: Sequence[Cell], settings: Sequence[Setting]) -> Iterator[Row]:

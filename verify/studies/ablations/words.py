@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from verify.estimates import Estimate
 from verify.studies.ablations import published
-from verify.studies.ablations.cells import Cell, Estimate, Setting
+from verify.studies.ablations.cells import Cell, Setting
 from verify.studies.ablations.distance import Apart
 from verify.studies.ablations.rules import ALIGNMENTS, SWEPT
 from verify.studies.ablations.tables import NODES, PLACES, along, at, share, told

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from verify.progress import track
 from verify.studies.images import drawings, tables
 from verify.studies.images.evidence import Known, known
 from verify.studies.images.rules import COMPARED, EXACT, LOSSY
@@ -19,7 +20,6 @@ from verify.studies.images.speed import Speed, alone, speed
 from verify.studies.images.subjects import Job, Source, Subject, parts, shipped, tokens
 from verify.studies.images.windows import Window, coded, continuous, discrete
 from verify.studies.images.words import text
-from verify.progress import track
 from verify.study import Study
 from verify.verifier import Verifier
 
@@ -37,15 +37,17 @@ CHANGES: Sequence[Mapping[str, Any]] = (
 
 @dataclass(frozen=True)
 class Size:
-    """How much is run. Lossless: ``models``, their chains' ``steps``, images a cell, and the rules that are run with
-    every change. Speed: the model, images, batches and rules. ``windows`` by model, with images. Scores: ``scored``
-    models with the decoders that are compared, ``iterations`` of the masked model, and images.
+    """How much is run. Lossless: ``models``, their chains' ``steps``, images a cell of exact rules and of others, by
+    model the exact rules that are run with every change, and the ``lossy`` ones. Speed: models, images, batches, shares
+    prefilled and rules. ``windows``, with images and the model of paths. Scores: by model the decoders that are
+    compared, ``iterations`` of a masked one, and images.
     """
 
     models: tuple[str, ...]
     steps: int
-    images: int
+    images: tuple[int, int]
     changed: Mapping[str, tuple[str, ...]]
+    lossy: Mapping[str, tuple[str, ...]]
     timed: tuple[str, ...]
     timed_images: int
     batches: tuple[int, ...]
@@ -61,13 +63,15 @@ class Size:
 
 SIZES: Mapping[str, Size] = {
     "quick": Size(
-        ("digits.causal", "digits.mar"), 10, 32, {"digits.causal": ("coalescing", "coalescing_jacobi")},
-        ("digits.causal",), 24, (1, 24), (0.0, 0.15), ("coalescing", "released"), (2, 4, 8, 16), 20, "digits.causal",
-        {"mnist.causal": ("coalescing_jacobi", "released"), "mnist.mar": ()}, (8, 16, 49), 60,
+        ("digits.causal", "digits.mar"), 8, (24, 48), {"digits.causal": ("coalescing", "coalescing_jacobi")},
+        {"digits.causal": tuple(LOSSY), "digits.mar": ("released", "no rollback")},
+        ("digits.causal",), 12, (4, 12), (0.0, 0.15), ("coalescing", "released"), (2, 4, 8, 16), 8, "digits.causal",
+        {"mnist.causal": ("released",), "mnist.mar": ()}, (8, 49), 40,
     ),
     "thorough": Size(
-        ("digits.causal", "digits.mar"), 25, 2000,
+        ("digits.causal", "digits.mar"), 10, (2000, 2000),
         {"digits.causal": ("coalescing", "coalescing_jacobi"), "digits.mar": ("coalescing",)},
+        {"digits.causal": tuple(LOSSY), "digits.mar": ("released", "no rollback")},
         ("mnist.causal", "mnist.mar"), 64, (1, 8, 64), SHARES, tuple(COMPARED), (2, 4, 8, 16, 32, 49), 200,
         "mnist.causal",
         {"mnist.causal": ("coalescing", "coalescing_jacobi", "released"), "mnist.mar": ("coalescing", "released")},
@@ -87,7 +91,8 @@ def study(size: Size, source: Source = shipped, codes: Callable[[int], Any] = co
     seed, source = count(), cache(source)
     jobs = list(lossless_jobs(size))
     cells = [
-        known(source(name, size.steps), job, size.images, next(seed)) for name, job in track(jobs, label="lossless")
+        known(source(name, size.steps), job, size.images[not job.exact], next(seed))
+        for name, job in track(jobs, label="lossless")
     ]
     fast = [item for name in size.timed for item in speeds(source(name, 25), size, seed)]
     images, pair = size.window_images, source(size.window_model, 25)
@@ -102,27 +107,27 @@ def study(size: Size, source: Source = shipped, codes: Callable[[int], Any] = co
 def lossless_jobs(size: Size) -> Iterator[tuple[str, Job]]:
     """The target alone, every exact decoder, and what is not exact by draft length, on every model."""
     for model in size.models:
-        start = Job("target alone", None, batch=min(size.images, 256))
+        start = Job("target alone", None, batch=min(max(size.images), 256))
         yield model, start
         for name, rule in EXACT.items():
             yield model, (mine := replace(start, rule=name, verifier=rule))
             if name in size.changed.get(model, ()):
                 yield from ((model, replace(mine, **change)) for change in CHANGES)
-        for name, rule in LOSSY.items():
-            yield from ((model, replace(start, rule=name, verifier=rule, draft_length=n)) for n in LENGTHS)
+        for name in size.lossy.get(model, ()):
+            yield from ((model, replace(start, rule=name, verifier=LOSSY[name], draft_length=n)) for n in LENGTHS)
 
 
 def speeds(subject: Subject, size: Size, seed: Iterator[int]) -> Iterator[Speed]:
     """By draft length, batch and prefill, one thing at a time."""
     most, images = max(size.batches), size.timed_images
-    base = {batch: alone(subject, batch, min(images, 8 * batch), next(seed)) for batch in size.batches}
+    base = {batch: alone(subject, batch, min(images, 4 * batch), next(seed)) for batch in size.batches}
     for name in size.compared:
         start = Job(name, COMPARED[name], batch=most)
         changed = [replace(start, draft_length=length) for length in LENGTHS]
         changed += [replace(start, prefill=share) for share in size.shares if share]
         changed += [replace(start, batch=batch) for batch in size.batches if batch != most]
         for job in changed:
-            yield speed(subject, job, min(images, 8 * job.batch), next(seed), base[job.batch])
+            yield speed(subject, job, min(images, 4 * job.batch), next(seed), base[job.batch])
 
 
 def quality(subject: Subject, rules: Sequence[str], size: Size, seed: Iterator[int]) -> list[Score]:

@@ -11,13 +11,14 @@ import torch
 
 from distributions.datasets import conditions
 from distributions.tape import GeneratorTape
+from verify.estimates import plus_minus
 from verify.studies.ladder import drawings
 from verify.studies.ladder.bounds import DELTA, departure
 from verify.studies.ladder.chains import LIMIT, Definition, costly, rungs, switches
 from verify.studies.ladder.measure import Job, Part, Spent, cores, jobs_of, measured, spent, trained
 from verify.studies.ladder.meeting import Meeting, meeting, remedies
 from verify.studies.ladder.second import second
-from verify.studies.ladder.tables import Entry, ahead, overlap, plus_minus, remedy_row, switch_row
+from verify.studies.ladder.tables import Entry, ahead, overlap, remedy_row, switch_row
 from verify.study import Row, Study
 from verify.verifier import Verifier
 from verify.verifiers.flow_exact import balance

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from distributions.tape import GeneratorTape
+from verify.estimates import plus_minus
 from verify.studies.ladder.bounds import DELTA, Departure, apart, departure, gap, least_bias, mean_at_most
 from verify.studies.ladder.chains import VARIANCES, Definition, Heads
 from verify.studies.ladder.measure import Part, Spent
@@ -85,11 +86,6 @@ class Entry:
                 "CPU s per 10,000": round(1e4 * self.spent.seconds, 1),
             }
         return found
-
-
-def plus_minus(value: tuple[float, float]) -> str:
-    """A mean with its standard error."""
-    return f"{value[0]:.3f} ± {value[1]:.3f}"
 
 
 def overlap(rules: Mapping[str, Verifier], parts: Mapping[str, Part]) -> tuple[float, float]:

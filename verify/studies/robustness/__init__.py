@@ -9,9 +9,10 @@ from itertools import count
 from matplotlib.figure import Figure
 
 from distributions.schedule import cosine
+from verify.estimates import Estimate
 from verify.report.curves import curve, legend, panels, strokes
 from verify.studies.robustness.cases import RULES, STEPS, SWEPT, Case, cases, exact
-from verify.studies.robustness.evidence import ALPHA, FAR, Cell, Estimate, acceptances, measure
+from verify.studies.robustness.evidence import ALPHA, FAR, Cell, acceptances, measure
 from verify.study import Row, Study
 
 ROWS = {"quick": 2000, "thorough": 20_000}

@@ -19,6 +19,7 @@ from distributions.tape import GeneratorTape
 from verify.checks.ks import KolmogorovSmirnov
 from verify.checks.products import Products
 from verify.decode import policy
+from verify.estimates import Estimate, estimate
 from verify.maximal import maximal
 from verify.paths import follow
 from verify.records import Draft
@@ -33,8 +34,6 @@ ALPHA = 1e-6
 """False alarms of one cell, over all of its tests."""
 FAR = 1e-3
 """Probability of a last innovation beyond the circle that is counted."""
-Estimate = tuple[float, float]
-"""A mean and its standard error."""
 
 
 @dataclass(frozen=True)
@@ -137,14 +136,8 @@ def measure(case: Case, name: str, rule: Verifier, rows: int, seed: int) -> Cell
             emitted = own_path(rule, emitted, outcome.kept[:, 0], laws[0][:, 0], law)
         found, smallest = p_values(noises(law.kernel, emitted))
     worst = min(found, key=lambda test: found[test])
-    accepted = estimate(outcome.log_accept[:, 0])
+    accepted = estimate(outcome.log_accept[:, 0].exp())
     return Cell(case.name, name, accepted, min(1.0, len(found) * found[worst]), worst, smallest, lost)
-
-
-def estimate(log_accept: Tensor) -> Estimate:
-    """The mean of the probabilities (n,)."""
-    each = log_accept.exp()
-    return float(each.mean()), float(each.std()) / math.sqrt(len(each))
 
 
 def acceptances(case: Case, rows: int, seed: int, flows: int = 10) -> dict[str, Estimate]:
@@ -167,4 +160,4 @@ def acceptances(case: Case, rows: int, seed: int, flows: int = 10) -> dict[str, 
         "coalescing": log_ratio(path[..., -1, :], beside.target, beside.draft),
         "flow_exact": flow,
     }
-    return {rule: estimate(log_accept.clamp(max=0)) for rule, log_accept in found.items()}
+    return {rule: estimate(log_accept.clamp(max=0).exp()) for rule, log_accept in found.items()}

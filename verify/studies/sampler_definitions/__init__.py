@@ -7,6 +7,7 @@ from itertools import count
 
 from distributions.tape import GeneratorTape
 from distributions.training import pretrained
+from verify.estimates import Estimate, plus_minus
 from verify.studies.sampler_definitions import drawings
 from verify.studies.sampler_definitions.cells import (
     FLOW,
@@ -16,7 +17,6 @@ from verify.studies.sampler_definitions.cells import (
     STEPS,
     Cell,
     Definition,
-    Estimate,
     accepted,
     exact,
     floors,
@@ -85,8 +85,8 @@ def row(cell: Cell) -> Row:
     """A cell as a row."""
     what = cell.definition
     found: Row = {"data": cell.data, "steps": what.steps, "start": what.start, "variance": what.variance}
-    found = {**found, "noise last": "yes" if what.last_noise else "no", "distance": _plus_minus(cell.distance)}
-    return {**found, **{rule: _plus_minus(value) for rule, value in cell.accepted.items()}}
+    found = {**found, "noise last": "yes" if what.last_noise else "no", "distance": plus_minus(cell.distance)}
+    return {**found, **{rule: plus_minus(value) for rule, value in cell.accepted.items()}}
 
 
 def choices(cells: Sequence[Cell], names: Sequence[str]) -> Iterator[Row]:
@@ -103,7 +103,7 @@ def choices(cells: Sequence[Cell], names: Sequence[str]) -> Iterator[Row]:
 
 def _choice(rule: str, data: str, cell: Cell, among: int | None) -> Row:
     found: Row = {"rule": rule, "data": data, "definition": str(cell.definition)}
-    found = {**found, "distance": _plus_minus(cell.distance), "acceptance": _plus_minus(cell.accepted[rule])}
+    found = {**found, "distance": plus_minus(cell.distance), "acceptance": plus_minus(cell.accepted[rule])}
     return {**found, "as good": "" if among is None else among}
 
 
@@ -122,7 +122,7 @@ def text(
         "starts, the variance of its kernels, and whether the last one adds noise. Its target and drafter are the "
         "trained pairs of the package. Quality is the sliced Wasserstein distance of the target's tokens to the known "
         "law of the data, under four conditions; exact samples of the same size have "
-        + ", ".join(f"{_plus_minus(value)} ({name})" for name, value in floor.items())
+        + ", ".join(f"{plus_minus(value)} ({name})" for name, value in floor.items())
         + ". Acceptance is E[min(1, P / Q)] of whole paths, and that of the coalescing coupling."
     )
     costs, error = noise_costs(cells)
@@ -143,8 +143,8 @@ def text(
     flowing = [cell for cell in cells if cell.definition.variance == FLOW and cell.definition.start == STARTS[1]]
     if flowing:
         told = "; ".join(
-            f"{x.data}, {x.definition.steps} steps: {_plus_minus(x.accepted['flow_exact'])} at a distance of "
-            f"{_plus_minus(x.distance)}"
+            f"{x.data}, {x.definition.steps} steps: {plus_minus(x.accepted['flow_exact'])} at a distance of "
+            f"{plus_minus(x.distance)}"
             for x in flowing
         )
         yield (
@@ -159,9 +159,9 @@ def _chosen(cells: Sequence[Cell], names: Sequence[str], rule: str, fresh: Mappi
     if chosen is None:
         return f"For {rule} none is as good as the best on every data set."
     among, others = len(eligible(cells, names, rule)), rivals(cells, names, rule, chosen)
-    told = f"For {rule}: {chosen}, of {among} such; {_plus_minus(share(cells, names, rule, chosen))} in the mean"
+    told = f"For {rule}: {chosen}, of {among} such; {plus_minus(share(cells, names, rule, chosen))} in the mean"
     if fresh:
-        told += f", which favours the winner, and {_plus_minus(pooled(list(fresh.values())))} on fresh drafts"
+        told += f", which favours the winner, and {plus_minus(pooled(list(fresh.values())))} on fresh drafts"
     if others:
         named = "; ".join(map(str, others))
         return (
@@ -202,16 +202,12 @@ def _variances(cells: Sequence[Cell], name: str) -> str:
         least = min(mine, key=lambda cell: cell.accepted[rule][0])
         parts.append(
             f"{rule} accepts from {least.accepted[rule][0]:.3f} ({_short(least.definition)}) to "
-            f"{most.accepted[rule][0]:.3f} ({_short(most.definition)}, distance {_plus_minus(most.distance)})"
+            f"{most.accepted[rule][0]:.3f} ({_short(most.definition)}, distance {plus_minus(most.distance)})"
         )
     nearest = best(mine)
-    best_is = f"{_short(nearest.definition)} at {_plus_minus(nearest.distance)}"
+    best_is = f"{_short(nearest.definition)} at {plus_minus(nearest.distance)}"
     return f"{name}: nearest to the data is {best_is}; {', '.join(parts)}."
 
 
 def _short(what: Definition) -> str:
     return f"{what.steps} steps, {what.variance}"
-
-
-def _plus_minus(value: Estimate) -> str:
-    return f"{value[0]:.3f} ± {value[1]:.3f}"

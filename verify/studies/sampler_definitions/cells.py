@@ -19,6 +19,7 @@ from distributions.path import Denoiser, PathLaw
 from distributions.schedule import Schedule, cosine
 from distributions.tape import GeneratorTape, Tape
 from distributions.training import Trained, pretrained
+from verify.estimates import Estimate, estimate
 from verify.maximal import maximal
 from verify.paths import follow
 from verify.residual import log_ratio
@@ -78,10 +79,6 @@ class Definition:
     def __str__(self) -> str:
         last = "" if self.last_noise else ", no noise last"
         return f"{self.steps} steps, {self.start}, {self.variance}{last}"
-
-
-Estimate = tuple[float, float]
-"""A mean and its standard error."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +149,6 @@ class Ruler:
 
 
 # --- acceptance ------------------------------------------------------------------------------------------------------
-def estimate(each: Tensor) -> Estimate:
-    """The mean of values (n,) and its standard error."""
-    return float(each.mean()), float(each.std()) / math.sqrt(len(each))
-
-
 def accepted(pair: Trained, definition: Definition, rows: int, tape: Tape) -> dict[str, Estimate]:
     """Acceptance of whole paths, E[min(1, P / Q)], and of the coalescing coupling, E[min(1, p(x_0 | x_1) / q(x_0 |
     x_1))] at its end, on the same drafts: both means of probabilities, so that no coin adds to the error.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from verify.studies.sampler_definitions.cells import FLOW, Cell, Definition, Estimate
+from verify.estimates import Estimate
+from verify.studies.sampler_definitions.cells import FLOW, Cell, Definition
 
 ERRORS = 2.0
 """Standard errors within which two distances count as equal."""

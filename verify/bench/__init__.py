@@ -1,0 +1,1 @@
+"""Measurements of what decoding costs, device by device."""
