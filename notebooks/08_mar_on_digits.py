@@ -15,7 +15,7 @@
 #
 # A **masked autoregressive** model (MAR, [2406.11838](https://arxiv.org/abs/2406.11838)) fills an image in a random
 # order. A bidirectional transformer reads the tokens that are there and makes a condition for each place that is not;
-# a small diffusion head draws the token. Here: digits of 28 by 28 pixels, 49 tokens of 16 numbers, 25 steps a token,
+# a small diffusion head draws the token. Here: digits of 28 by 28 pixels, 49 tokens of 16 numbers, 12 steps a token,
 # and a pair of models trained on 5000 images, a target and a drafter of a fifth of its size.
 #
 # **Speculation on it** differs from language in one thing: the encoder sees all visible tokens at once, so that each
@@ -24,8 +24,9 @@
 #
 # ## 1. Both models, and an exact decoder
 #
-# The drafter proposes four tokens; `coalescing` walks the target's chain beside each drafted one, coupled step by step,
-# and keeps the token if the chains end at one point (notebook 04). The last row but one shows only what was kept.
+# Drafts can come from the small model, and need not: here a window of eight guesses is refreshed round by round by a
+# coupling of the target's chains, and its first tokens that stayed what they were are kept (notebook 09). That is exact
+# on any model that gives the laws after a draft. The last row but one shows only what was kept.
 
 # %%
 from dataclasses import replace
@@ -34,10 +35,11 @@ import matplotlib.pyplot as plt
 import torch
 
 from verify.imaging.figures import counted
-from verify.studies.images.evidence import known, levels
-from verify.studies.images.rules import COMPARED, LOSSY
+from verify.studies.images.evidence import levels
+from verify.studies.images.rules import COMPARED, EXACT, LOSSY
 from verify.studies.images.scores import fewer, method, scores
 from verify.studies.images.subjects import Job, parts, shipped, tokens
+from verify.studies.ladder.bounds import departure
 
 torch.set_num_threads(1)
 INK, TARGET, DRAFT, KEPT, RESIDUAL, LOSSY_INK = "#2b303a", "#1f5fa8", "#e08214", "#aab4c2", "#1a8f7a", "#c4342d"
@@ -46,9 +48,10 @@ plt.rcParams.update({
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "text.color": INK,
 })  # fmt: skip
 
-mnist, alone, released = shipped("mnist.mar", 25), Job("target alone", None), COMPARED["released"]
-rows = 20
-(part,) = parts(mnist, Job("coalescing", COMPARED["coalescing"], batch=rows), rows, 1)
+mnist, alone, released = shipped("mnist.mar", 12), Job("target alone", None), COMPARED["released"]
+rows = 12
+exact = Job("coalescing_jacobi", EXACT["coalescing_jacobi"], 8, batch=rows, drafter="none")
+(part,) = parts(mnist, exact, rows, 1)
 drafted, kept = counted(part.decoded)
 verified, trace = part.decoded.tokens, part.decoded.trace
 where = torch.zeros(rows, 49, dtype=torch.bool).scatter(1, part.decoded.place, part.decoded.kept)
@@ -60,7 +63,7 @@ made = {
     "of these, kept drafts": torch.where(where.unsqueeze(-1), verified, paper),
     "released, N = 16": tokens(mnist, Job("released", released, 16, batch=rows), rows, 1),
 }
-print(f"coalescing: {kept:.0f} of {drafted:.0f} drafts kept, {float(trace.rounds.double().mean()):.1f} rounds an image "
+print(f"exact: {kept:.0f} of {drafted:.0f} drafts kept, {float(trace.rounds.double().mean()):.1f} rounds an image "
       f"in place of 49")  # fmt: skip
 
 figure, panels = plt.subplots(len(made), 1, figsize=(10.5, 3.1))
@@ -103,26 +106,27 @@ plt.show()
 # decoded image is independent standard normals, and so a decoder can be judged without a second sample. Shown is the
 # level of the squared length of each token's normals, flat for the target. The released procedure draws a token's last
 # step without noise, keeps later tokens after a refusal and judges a whole block in its first context: its paths are
-# others. `no rollback` is the exact rule with the second of these alone. Digits of 8 by 8 pixels, 16 tokens.
+# others. `no rollback` is the exact rule with the second of these alone: it is seen on the causal sibling of the model,
+# which fills images row by row, where a token leans on the one before it. In a random order the one before is seldom a
+# neighbour, and the same defect is too small to be seen on so few images. Digits of 8 by 8 pixels, 16 tokens.
 
 # %%
-digits, images = shipped("digits.mar", 10), 96
 cases = {
-    "target alone": None, "coalescing": COMPARED["coalescing"], "no rollback": LOSSY["no rollback"],
-    "released": LOSSY["released"],
+    ("mar", "target alone"): (None, 100, INK), ("mar", "coalescing"): (COMPARED["coalescing"], 24, TARGET),
+    ("mar", "released"): (LOSSY["released"], 100, LOSSY_INK),
+    ("causal", "no rollback"): (LOSSY["no rollback"], 100, DRAFT),
 }  # fmt: skip
-colours = dict(zip(cases, (INK, TARGET, DRAFT, LOSSY_INK), strict=True))
 figure, panels = plt.subplots(1, 4, figsize=(10.5, 2.5), sharey=True)
-for panel, (name, rule) in zip(panels, cases.items(), strict=True):
-    job = Job(name, rule, 16, batch=images)
-    found = known(digits, job, images, 3)
-    level = torch.cat([levels(digits, item) for item in parts(digits, job, images, 3)])[..., 4].flatten()
-    panel.hist(level, 20, (0, 1), density=True, color=colours[name])
+for panel, ((kind, name), (rule, images, colour)) in zip(panels, cases.items(), strict=True):
+    digits, job = shipped(f"digits.{kind}", 8), Job(name, rule, 8, batch=images)
+    level = torch.cat([levels(digits, item) for item in parts(digits, job, images, 3)])
+    gap = departure(level.flatten(0, 1))
+    panel.hist(level[..., 4].flatten(), 20, range=(0, 1), density=True, color=colour)
     panel.axhline(1, color=INK, linewidth=0.8, linestyle=":")
-    panel.set(title=f"{name}: distance {found.gap.found:.3f}", xlabel="level", ylim=(0, 4))
-    print(f"{name:14s} largest distance of five statistics {found.gap.found:.3f} ({found.gap.name}); chance reaches "
-          f"{found.gap.room:.3f} once in a million")  # fmt: skip
-    assert found.flagged == (not job.exact)  # false alarm 2e-6 a case
+    panel.set(title=f"{name}: distance {gap.found:.3f}", xlabel="level", ylim=(0, 4))
+    print(f"{kind:6s} {name:12s} largest distance of five statistics {gap.found:.3f} ({gap.name}); chance reaches "
+          f"{gap.room:.3f} once in a million")  # fmt: skip
+    assert (gap.least > 0) == (not job.exact)  # false alarm 1e-6 a case
 plt.show()
 
 # %% [markdown]
@@ -135,10 +139,10 @@ plt.show()
 # noise of their covariance, and the dotted line is what a second sample of the target has.)
 
 # %%
-images = 120
+images = 32
 own = tokens(mnist, alone, images, 11)
 methods = [method(mnist, "target, again", alone, images, 12)]
-methods += [fewer(mnist, iterations, images, 13) for iterations in (4, 8, 16, 32)]
+methods += [fewer(mnist, iterations, images, 13) for iterations in (4, 8, 16)]
 methods += [method(mnist, f"released, N = {n}", Job("released", released, n), images, 14) for n in (4, 16)]
 found = list(scores(mnist.images, own, methods))
 print("method              evaluations a token   Frechet, target   data   inception-style score")
@@ -147,7 +151,7 @@ for item in found:
 
 figure, axis = plt.subplots(figsize=(6.5, 3.4))
 axis.axhline(found[0].target, color=INK, linewidth=0.8, linestyle=":")
-axis.text(0.02, found[0].target, "a second sample of the target", fontsize=8, va="bottom")
+axis.text(0.5, found[0].target, "a second sample of the target", fontsize=8, va="bottom")
 for name, colour in (("iterations", RESIDUAL), ("released", LOSSY_INK)):
     mine = [item for item in found if name in item.method]
     axis.plot([item.calls for item in mine], [item.target for item in mine], "o-", color=colour, label=name)

@@ -105,7 +105,7 @@ class StaleLabel(CoalescingJacobi):
         return replace(new, law=replace(new.law, kernel=replace(new.law.kernel, condition=condition)))
 
 
-digits, images, windows = shipped("digits.causal", 12), 80, (8, 16)
+digits, images, windows = shipped("digits.causal", 25), 60, (8, 16)
 cases = {**rules, "stale label": StaleLabel()}
 found = {
     (name, window): known(digits, Job(name, rule, window - 1, drafter="none", batch=images), images, 7)

@@ -14,7 +14,8 @@ from verify.live import Recording, audit, recorded
 transformers = pytest.importorskip("transformers", reason="the recorder is for generate() of transformers")
 from transformers.generation import utils  # noqa: E402
 
-from verify.studies.live_audit import ROUNDING, distance, drafting_temperature, examine, law, quiet, row  # noqa: E402
+from verify.studies import live_audit  # noqa: E402
+from verify.studies.live_audit import ROUNDING, Found, distance, drafting_temperature, examine, law, present, quiet, row  # noqa: E402
 from verify.studies.live_audit.models import Gemma4AssistantStandIn, drafter, gemma, llama  # noqa: E402
 from verify.studies.live_audit.modes import Mode, assisted, universal  # noqa: E402
 
@@ -178,6 +179,30 @@ def test_the_temperature_of_drafts() -> None:
     assert drafting_temperature(1.0) == pytest.approx(1.0, abs=1e-5)
     if transformers.__version__.startswith("5.23."):
         assert drafting_temperature(0.5) == pytest.approx(0.25, abs=1e-5)
+
+
+def test_the_page_says_what_was_found() -> None:
+    """Findings made up, so that every sentence is used: none of them depends on the release."""
+    clean = Found(Mode("first", None, {}), 1e-8, 5, "", (), audit(Recording()))
+    modes = [Mode("second", None, {"tokenizer": None}, note="why"), Mode("third", None, {}, note="how")]
+    wrong = [
+        Found(mode, 0.25, 5, error, (), clean.live) for mode, error in zip(modes, ("", "KeyError: x"), strict=True)
+    ]
+    study = present([clean, *wrong], "quick")
+    for words in ("1 of 3 modes have the law", "Lossy, by 0.250: second (why).", "Fails: third (how): KeyError: x.",
+                  "order of their numbers", transformers.__version__):  # fmt: skip
+        assert words in study.text
+    assert [row["verdict"] for row in study.tables["Mode by mode"]] == ["lossless", "lossy", "fails"]
+    assert "order of their numbers" not in present([clean], "quick").text
+
+
+def test_without_transformers_the_study_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> list[Mode]:
+        raise ImportError("no module named transformers")
+
+    monkeypatch.setattr(live_audit, "modes", missing)
+    study = live_audit.run()
+    assert "Nothing was audited: no module named transformers" in study.text and not study.tables
 
 
 @pytest.mark.slow

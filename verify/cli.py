@@ -1,4 +1,4 @@
-"""The command line: ``specproof list | check | audit | study | report | train | decode | audit-log | claims |
+"""The command line: ``specproof list | check | audit | study | report | train | decode | bench | audit-log | claims |
 doctor``.
 
 Whatever imports torch is imported when a command runs, so that ``--help`` and wrong options answer at once.
@@ -15,6 +15,8 @@ from typing import NoReturn
 
 import verify
 from verify import commands
+from verify.bench.command import add_options as add_bench_options
+from verify.bench.command import run_bench
 from verify.claims.command import add_options as add_claim_options
 from verify.claims.command import run_claims
 from verify.errors import SubjectError
@@ -122,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     train.add_argument("--output", type=Path, default=Path("weights"), metavar="FOLDER", help="default: weights")
     add_decode_options(command("decode", run_decode, "decode images with a model that ships, by any rule on paths"))
+    add_bench_options(command("bench", run_bench, "measure what decoding costs on a device, and what that allows"))
     logs = command("audit-log", run_audit_log, "judge a log: exit 0 consistent, 1 faulty, 2 inconclusive")
     add_log_options(logs)
     add_claim_options(command("claims", run_claims, "hold published speed-ups against what acceptance allows"))

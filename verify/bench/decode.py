@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor
 
 from distributions.mar import Mar, draw, masking
+from distributions.mar.head import HeadNetwork
 from distributions.mar.shapes import BASE, HUGE, LARGE, TINY, Shape
 from distributions.tape import GeneratorTape
 from verify.bench.derived import DRAFTERS, KEYS, PARTS, Points, key_of, largest, speedups
-from verify.bench.measure import OutOfMemory, Run, forget, prepared, timed, ways
+from verify.bench.measure import OutOfMemory, Run, Timing, forget, prepared, timed, ways
 
 SIZES = {"base": BASE, "large": LARGE, "huge": HUGE, "tiny": TINY, "tiny drafter": replace(TINY, depth=1)}
 SMALL = 64
@@ -69,12 +71,13 @@ def backbone(model: Mar, batch: int, drafted: int) -> Run:
     left = (shape.tokens // 2 - torch.arange(rows, device=device) % (drafted + 1)).clamp(min=1)
     seen, present = model._visible(masking.masked(order, left))
     label = torch.zeros(rows, dtype=torch.long, device=device)
+    return partial(_pass, model, tokens, label, seen, present)
 
-    @torch.no_grad()
-    def run() -> Tensor:
-        return model.decode(model.encode(tokens, label, seen, present), seen, present)
 
-    return run
+@torch.no_grad()
+def _pass(model: Mar, tokens: Tensor, label: Tensor, seen: Tensor, present: Tensor | None) -> Tensor:
+    """As ``Mar.forward``, the places of the visible tokens being known: no figure crosses to the CPU."""
+    return model.decode(model.encode(tokens, label, seen, present), seen, present)
 
 
 def head(model: Mar, batch: int, drafted: int, steps: int) -> Run:
@@ -84,15 +87,14 @@ def head(model: Mar, batch: int, drafted: int, steps: int) -> Run:
     noise = tape.normal("noise", (rows, shape.dim)).to(model.head.dtype)
     told = tape.normal("told", (rows, shape.width)).to(model.head.dtype)
     times = torch.linspace(999, 0, steps, device=device).long().unbind()
+    return partial(_chain, model.head, noise, told, times)
 
-    @torch.no_grad()
-    def run() -> Tensor:
-        value = noise
-        for time in times:
-            value = value - 0.01 * model.head(value, time, told)[:, : shape.dim]
-        return value
 
-    return run
+@torch.no_grad()
+def _chain(network: HeadNetwork, value: Tensor, told: Tensor, times: Sequence[Tensor]) -> Tensor:
+    for time in times:
+        value = value - 0.01 * network(value, time, told)[:, : network.dim]
+    return value
 
 
 def measure(
@@ -104,36 +106,45 @@ def measure(
     """
     done = {key_of(point) for point in known}
     able, sentence = ways(device)
-    if sentence and sentence not in notes:
-        notes.append(sentence)
+    _note(notes, sentence)
     drafters = [DRAFTERS[size] for size in setting.sizes if size in DRAFTERS]
     models = [(size, dtype) for size in dict.fromkeys((*setting.sizes, *drafters)) for dtype in setting.dtypes]
-    loaded: tuple[tuple[str, str], Mar | None] = (("", ""), None)
+    held: dict[tuple[str, str], Mar] = {}
     full: dict[tuple[str, ...], int] = {}
     for (size, dtype), way, images, batch, drafted, part in follow(_order(setting, models, able)):
-        key = (size, dtype, way, batch, drafted, part)
-        if key in done or images >= full.get((size, dtype, way, part), images + 1):
+        key, kind = (size, dtype, way, batch, drafted, part), (size, dtype, way, part)
+        if key in done or images >= full.get(kind, images + 1):
             continue
         try:
-            if loaded[0] != (size, dtype):
-                loaded = (("", ""), None)  # the one before must go first
-                forget(device)
-                loaded = ((size, dtype), network(SIZES[size], device, getattr(torch, dtype)))
-            model = loaded[1]
-            assert model is not None
-            made = backbone(model, batch, drafted) if part == "backbone" else head(model, batch, drafted, setting.steps)
-            timing = timed(prepared(made, way), device, setting.seconds)
+            timing = _timing(held, (size, dtype), way, batch, drafted, part, setting, device)
         except (OutOfMemory, torch.OutOfMemoryError):
-            forget(device)
-            full[(size, dtype, way, part)] = images
-            notes.append(f"{size} {dtype} {way} {part}: no memory for {images} images; larger ones are left out.")
+            full[kind] = images
+            _note(notes, f"{size} {dtype} {way} {part}: no memory for {images} images; larger ones are left out.")
         except Exception as error:
             if way == "eager":
                 raise
-            full[(size, dtype, way, part)] = 0
-            notes.append(f"{size} {dtype} {way} {part}: left out, as it raised {type(error).__name__}: {error}"[:300])
+            full[kind] = 0
+            _note(notes, f"{size} {dtype} {way} {part}: left out, as it raised {type(error).__name__}: {error}"[:300])
         else:
             yield dict(zip(KEYS, key, strict=True)) | {"images": images} | asdict(timing)
+
+
+def _timing(
+    held: dict[tuple[str, str], Mar], model: tuple[str, str], way: str, batch: int, drafted: int, part: str,
+    setting: Setting, device: torch.device,
+) -> Timing:  # fmt: skip
+    """One figure. At most one model is ``held``: the one before goes before the next one comes."""
+    if model not in held:
+        held.clear()
+        forget(device)
+        held[model] = network(SIZES[model[0]], device, getattr(torch, model[1]))
+    run = backbone(held[model], batch, drafted) if part == "backbone" else None
+    return timed(prepared(run or head(held[model], batch, drafted, setting.steps), way), device, setting.seconds)
+
+
+def _note(notes: list[str], sentence: str) -> None:
+    if sentence and sentence not in notes:
+        notes.append(sentence)
 
 
 def _order(setting: Setting, models: list[tuple[str, str]], able: tuple[str, ...]) -> list[Any]:

@@ -7,13 +7,15 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 WARM_UP, FEWEST, MOST = 3, 5, 200
 WAYS = ("eager", "compiled", "graph")
-Run = Callable[[], object]
+Run = partial[Tensor]
 
 
 class OutOfMemory(RuntimeError):
@@ -36,7 +38,7 @@ def synchronised(device: torch.device) -> None:
         torch.get_device_module(device).synchronize(device)
 
 
-def timed(run: Run, device: torch.device, seconds: float) -> Timing:
+def timed(run: Callable[[], object], device: torch.device, seconds: float) -> Timing:
     """Runs it for about ``seconds``, ``FEWEST`` to ``MOST`` times, each waited for. Raises OutOfMemory."""
     found: list[float] = []
     try:
@@ -59,6 +61,7 @@ def forget(device: torch.device) -> None:
     """Gives back the memory that nothing holds any more."""
     gc.collect()
     if device.type == "cuda":
+        torch.compiler.reset()
         torch.cuda.empty_cache()
 
 
@@ -76,8 +79,8 @@ def ways(device: torch.device) -> tuple[tuple[str, ...], str]:
     return WAYS[:1], f"torch.compile and CUDA graphs are left out: this device is {device.type}, not cuda."
 
 
-def prepared(run: Run, way: str) -> Run:
-    """The function as it is, compiled for any shape, or as a CUDA graph that is replayed.
+def prepared(run: Run, way: str) -> Callable[[], object]:
+    """A function of its arguments as it is, compiled for any shape, or as a CUDA graph that is replayed.
 
     A graph is captured after a warm-up on a stream of its own; its inputs must stay where they are. Raises ValueError
     for another way.
@@ -85,8 +88,7 @@ def prepared(run: Run, way: str) -> Run:
     if way == "eager":
         return run
     if way == "compiled":
-        compiled: Run = torch.compile(run, dynamic=True)
-        return compiled
+        return partial(_compiled(run.func), *run.args)
     if way != "graph":
         raise ValueError(f"there is no way {way!r}; choose one of {', '.join(WAYS)}")
     cuda: Any = torch.cuda
@@ -99,4 +101,11 @@ def prepared(run: Run, way: str) -> Run:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
-    return graph.replay
+    replay: Callable[[], object] = graph.replay
+    return replay
+
+
+@cache
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Once for all shapes, and for all models until they are forgotten."""
+    return torch.compile(function, dynamic=True)

@@ -63,10 +63,10 @@ class Size:
 
 SIZES: Mapping[str, Size] = {
     "quick": Size(
-        ("digits.causal", "digits.mar"), 8, (24, 48), {"digits.causal": ("coalescing", "coalescing_jacobi")},
+        ("digits.causal", "digits.mar"), 6, (24, 48), {"digits.causal": ("coalescing", "coalescing_jacobi")},
         {"digits.causal": tuple(LOSSY), "digits.mar": ("released", "no rollback")},
-        ("digits.causal",), 12, (4, 12), (0.0, 0.15), ("coalescing", "released"), (2, 4, 8, 16), 8, "digits.causal",
-        {"mnist.causal": ("released",), "mnist.mar": ()}, (8, 49), 40,
+        ("digits.causal",), 8, (4, 8), (0.0, 0.15), ("coalescing", "released"), (2, 4, 8, 16), 8, "digits.causal",
+        {"mnist.causal": ("released",), "mnist.mar": ()}, (8, 49), 32,
     ),
     "thorough": Size(
         ("digits.causal", "digits.mar"), 10, (2000, 2000),
