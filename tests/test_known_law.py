@@ -735,3 +735,13 @@ def test_counts_of_shards_are_those_of_the_whole() -> None:
             assert int(tally.counts.sum()) == int(other.counts.sum())
         found, wanted = check.judge(tally, 0.01), check.judge(other, 0.01)
         assert found.n == wanted.n == len(whole) and found.statistic == pytest.approx(wanted.statistic, rel=1e-4)
+
+
+def test_surprisal_of_one_law_for_all_tokens_is_that_of_the_law_repeated() -> None:
+    """A batch () of laws broadcasts: the same sums, variances counted for every token."""
+    law = Categorical(torch.tensor([0.5, 0.3, 0.2]))
+    tokens = law[None][torch.zeros(50, 4, dtype=torch.long)].sample(GeneratorTape(3), "tokens")
+    every = Categorical(law.probs.expand(50, 4, 3))
+    once, repeated = (Surprisal().statistic(tokens, truth, GeneratorTape(4)) for truth in (law, every))
+    assert once.n == repeated.n == 200
+    assert once.excess == pytest.approx(repeated.excess) and once.variance == pytest.approx(repeated.variance)

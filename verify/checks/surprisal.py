@@ -38,8 +38,8 @@ class SurpriseSums(Tally):
 
 @dataclass(frozen=True)
 class Surprise:
-    """``surprise`` of tokens (n, T) under a model, or under the Categorical of batch (n, T) that it gives them. Raises
-    TypeError for another truth.
+    """``surprise`` of tokens (n, T) under a model, or under the Categorical that it gives them, of batch (n, T) or one
+    that broadcasts to it. Raises TypeError for another truth.
     """
 
     def __call__(self, sample: Any, truth: Any, tape: Tape) -> SurpriseSums:
@@ -47,7 +47,7 @@ class Surprise:
         if not isinstance(law, Categorical):
             raise TypeError(f"surprisal needs the probabilities of every token and got a {type(law).__name__}")
         excess, variance = surprise(sample, law)
-        return SurpriseSums(excess.numel(), float(excess.sum()), float(variance.sum()))
+        return SurpriseSums(excess.numel(), float(excess.sum()), float(variance.expand_as(excess).sum()))
 
 
 @dataclass(frozen=True)
