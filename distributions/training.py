@@ -64,7 +64,8 @@ def pretrained(name: str, predicts: str = "noise", dtype: torch.dtype = torch.fl
 
     files = [weights_of(name, role, predicts) for role in ROLES]
     if not all(file.exists() for file in files):
-        there = ", ".join(sorted(file.stem.removesuffix(".target") for file in FOLDER.glob("*.target.safetensors")))
+        known = {file.stem.removesuffix(".target") for file in FOLDER.glob("*.target.safetensors")}
+        there = ", ".join(sorted(one for one in known if one.split(".")[0] in datasets()))
         raise ValueError(f"no trained pair for {name!r} that predicts {predicts}; there are {there}")
     target, drafter = (
         NetworkHead({key: part.to(dtype) for key, part in load_file(file).items()}, predicts) for file in files

@@ -28,6 +28,7 @@ from verify.cli import main
 torch.set_num_threads(1)
 DATA = datasets()
 SHIPPED = [tuple(file.name.removesuffix(".target.safetensors").split(".")) for file in FOLDER.glob("*.target.*")]
+SHIPPED = [name for name in SHIPPED if name[0] in DATA]  # the others are models of images
 FILES = [(name[0], role, (*name, "noise")[1]) for name in SHIPPED for role in ROLES]
 PAIRS = [pytest.param(*item, id=".".join(item)) for item in sorted((*name, "noise")[:2] for name in SHIPPED)]
 

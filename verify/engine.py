@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any, Protocol
+from zlib import crc32
 
 import torch
 
@@ -15,8 +16,6 @@ from verify.checks import Statistic, Tally
 Tallies = Mapping[Statistic, Tally]
 AHEAD = 64
 """Shards handed to an executor before the first of them is asked for."""
-OWN_DRAWS = 1 << 40
-"""Added to the number of a shard for the seed of the statistics' own draws: far from the seeds of sources."""
 
 
 class Source(Protocol):
@@ -30,11 +29,18 @@ class Source(Protocol):
         ...
 
 
+def own_tape(shard: int) -> GeneratorTape:
+    """The tape of the statistics' own draws. Its seed is hashed, and of 32 bits, which is all that torch's generator
+    reads: sources take small numbers for seeds, and no draw of theirs may come again.
+    """
+    return GeneratorTape(crc32(f"statistics of shard {shard}".encode()))
+
+
 def count(statistics: Iterable[Statistic], source: Source, shard: int) -> Tallies:
     """The tallies of one shard, each statistic counted once."""
     torch.set_num_threads(1)
     sample, truth = source(shard)
-    tape = GeneratorTape(OWN_DRAWS + shard)
+    tape = own_tape(shard)
     return {statistic: statistic(sample, truth, tape) for statistic in dict.fromkeys(statistics)}
 
 

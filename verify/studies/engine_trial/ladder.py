@@ -11,7 +11,7 @@ import torch
 from distributions.tape import GeneratorTape
 from verify.checks import Check, Tally
 from verify.checks.learned import Learner
-from verify.engine import OWN_DRAWS
+from verify.engine import own_tape
 from verify.escalation import PILOT_DRAWS
 
 Draw = Callable[[int, int], tuple[Any, Any]]
@@ -59,7 +59,7 @@ def climb(
     for step, size in enumerate(sizes):
         seed = run * STEPS + step
         sample, truth = draw(size - before, seed)
-        tape, before = GeneratorTape(OWN_DRAWS + seed), size
+        tape, before = own_tape(seed), size
         for statistic in dict.fromkeys(check.statistic for check in checks):
             tally = statistic(sample, truth, tape)
             total[statistic] = total[statistic] + tally if step else tally
