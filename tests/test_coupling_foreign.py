@@ -28,8 +28,8 @@ from tests.test_gaussian_space import (
     thinned,
     unguarded_reflection,
 )
+from verify.certificate.following_tape import FollowingTape, queues
 from verify.checks.coupling import upper
-from verify.following_tape import FollowingTape, queues
 from verify.foreign.followed import Followed, NotCoupled
 from verify.foreign.plain import isolated
 from verify.spaces.gaussian import Budget, judge_gaussian

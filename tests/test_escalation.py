@@ -16,16 +16,6 @@ from torch import Tensor
 from distributions.gaussian import Gaussian
 from distributions.law import Law
 from distributions.tape import GeneratorTape, Tape
-from verify.bounds import (
-    Cells,
-    PairHistogram,
-    certified,
-    heaviest,
-    rows_to_certify,
-    rows_to_reject,
-    shown,
-    shown_between,
-)
 from verify.checks import Check, Tally
 from verify.checks.betting import Betting
 from verify.checks.chi_square import ChiSquare
@@ -35,12 +25,22 @@ from verify.checks.learned import Learner
 from verify.checks.neyman import Neyman
 from verify.checks.sliced import Sliced
 from verify.checks.transform import Uniform
-from verify.conclusion import Evidence, conclude
 from verify.engine import tallied
-from verify.escalation import SHARES, Suspect, escalate, expected_cost, merged, suite
+from verify.engine.bounds import (
+    Cells,
+    PairHistogram,
+    certified,
+    heaviest,
+    rows_to_certify,
+    rows_to_reject,
+    shown,
+    shown_between,
+)
+from verify.engine.conclusion import Evidence, conclude
+from verify.engine.escalation import SHARES, Suspect, escalate, expected_cost, merged, suite
+from verify.engine.reference_defects import DEFECTS, equivalents, smallest
+from verify.engine.sequential import Limits, share, until_decided
 from verify.records import CheckClaim, Finding
-from verify.reference_defects import DEFECTS, equivalents, smallest
-from verify.sequential import Limits, share, until_decided
 
 torch.set_num_threads(1)
 TAIL = 1e-6

@@ -151,7 +151,9 @@ def test_the_metric_is_chosen_beforehand() -> None:
 
 
 def test_two_samplers_are_compared_where_no_law_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verify.batteries.find_spec", lambda name: None)  # the classifier is slow, and tested elsewhere
+    monkeypatch.setattr(
+        "verify.engine.batteries.find_spec", lambda name: None
+    )  # the classifier is slow, and tested elsewhere
     same = check(line, lambda rows, seed: -torch.randn(rows))
     assert same.status == "lossless" and same.evidence == "two samples" and same.metric == "ks"
     assert {item.check for item in same.findings} >= {

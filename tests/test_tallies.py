@@ -24,11 +24,11 @@ from distributions.gaussian import Gaussian
 from distributions.law import Law
 from distributions.tape import GeneratorTape
 from verify import checks
-from verify.bounds import PairHistogram
 from verify.checks import Check, Tally
 from verify.checks.coupling import Block
 from verify.checks.learned import learners
 from verify.checks.trace import Trace, Traced
+from verify.engine.bounds import PairHistogram
 from verify.records import Draft
 from verify.references import references
 from verify.verifiers.rejection import Rejection

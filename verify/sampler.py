@@ -16,21 +16,21 @@ from torch import Tensor
 
 from distributions.law import Law, from_torch
 from distributions.tape import GeneratorTape
-from verify.batteries import known_law, lines, two_samples
-from verify.bounds import certified, shown, shown_between
 from verify.checks import Statistic
 from verify.checks.held_out import HeldOut
 from verify.checks.sliced import SlicedKolmogorovSmirnov
 from verify.checks.transform import uniforms
-from verify.conclusion import Evidence, conclude, sees
 from verify.engine import count
+from verify.engine.batteries import known_law, lines, two_samples
+from verify.engine.bounds import certified, shown, shown_between
+from verify.engine.conclusion import Evidence, conclude, sees
+from verify.engine.escalation import Blocks, Stage, Suspect, escalate, suite
+from verify.engine.sequential import ASIDE, Limits, until_decided
 from verify.errors import SubjectError, name_of
-from verify.escalation import Blocks, Stage, Suspect, escalate, suite
 from verify.foreign.plain import isolated, seed_everything
 from verify.loader import describe
 from verify.progress import track
 from verify.records import Verdict
-from verify.sequential import ASIDE, Limits, until_decided
 
 Sampler = Callable[[int, int], Any]
 DELTA = 1e-6

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from distributions.law import Law
 from distributions.tape import GeneratorTape, RecordingTape, Tape
+from verify.certificate.following_tape import FollowingTape
 from verify.checks.coupling import Block, Coupling, Mismatch
 from verify.checks.excess_acceptance import same
 from verify.errors import SubjectError
-from verify.following_tape import FollowingTape
 from verify.foreign.followed import Followed, NotCoupled
 from verify.records import Claim, Draft, Finding, Outcome
 from verify.residual import ThinningCapped, conclude

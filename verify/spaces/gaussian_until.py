@@ -19,12 +19,12 @@ from verify.checks.chi_square import ChiSquare
 from verify.checks.histogram import TransformHistogram
 from verify.checks.ks import KolmogorovSmirnov
 from verify.checks.transform import Uniform
-from verify.conclusion import conclude
-from verify.escalation import suite
+from verify.engine.conclusion import conclude
+from verify.engine.escalation import suite
+from verify.engine.sequential import SECONDS, Limits, share, until_decided
 from verify.foreign.followed import NotCoupled
 from verify.foreign.plain import isolated
 from verify.records import Verdict
-from verify.sequential import SECONDS, Limits, share, until_decided
 from verify.spaces.gaussian import DELTA, judge_gaussian
 from verify.spaces.gaussian_coupling import couple
 from verify.spaces.gaussian_pairs import Pair, pairs

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from verify.escalation import FALSE_ALARM
+from verify.engine.escalation import FALSE_ALARM
 from verify.studies.engine_trial import calibration, drawings, kills, powers
 from verify.studies.engine_trial.calibration import CHANCE, Measured, nulls
 from verify.studies.engine_trial.kills import Killed

@@ -12,7 +12,6 @@ from torch import Tensor
 from distributions.gaussian import Gaussian
 from distributions.law import Law
 from distributions.tape import GeneratorTape
-from verify.batteries import known_law, two_samples
 from verify.certificate import Beside, OfLaws, Problem, exact_acceptance
 from verify.checks import Check
 from verify.checks.accepted_length import AcceptedLength
@@ -41,6 +40,7 @@ from verify.checks.trace import Trace, Traced
 from verify.checks.violations import Violations
 from verify.checks.white_box import Differences, WhiteBox
 from verify.decode import decode
+from verify.engine.batteries import known_law, two_samples
 from verify.records import Finding, Outcome
 from verify.scenarios import Scenario
 from verify.verifier import Verifier

@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 from verify.checks import Check
 from verify.checks.betting import Betting
 from verify.checks.learned import Learner
-from verify.escalation import FALSE_ALARM, Suspect, escalate
+from verify.engine.escalation import FALSE_ALARM, Suspect, escalate
 from verify.references import references
 from verify.studies.engine_trial.batteries import (
     Against,

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from verify.audit import finite
-from verify.batteries import known_law
 from verify.certificate import OfLaws, OfModels
 from verify.checks import Check
 from verify.checks.learned import Learner
 from verify.continuous_references import continuous_references
 from verify.decode import parents
+from verify.engine.batteries import known_law
 from verify.exact_checks import TOLERANCE
 from verify.jacobi import Jacobi
 from verify.planted_gaussian import PlantedReflection

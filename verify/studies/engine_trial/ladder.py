@@ -12,7 +12,7 @@ from distributions.tape import GeneratorTape
 from verify.checks import Check, Tally
 from verify.checks.learned import Learner
 from verify.engine import own_tape
-from verify.escalation import PILOT_DRAWS
+from verify.engine.escalation import PILOT_DRAWS
 
 Draw = Callable[[int, int], tuple[Any, Any]]
 """Rows and a seed: a sample of so many rows, and its truth."""

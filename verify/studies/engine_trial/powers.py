@@ -13,10 +13,18 @@ from torch import Tensor
 from distributions.gaussian import FullGaussian, Gaussian
 from distributions.law import Law
 from distributions.tape import GeneratorTape
-from verify.altered import Acceptance, AlteredAcceptance, Raised, RoundedLogs, RoundedRatio, Scaled, Tempered
-from verify.batteries import known_law
+from verify.certificate.altered import (
+    Acceptance,
+    AlteredAcceptance,
+    Raised,
+    RoundedLogs,
+    RoundedRatio,
+    Scaled,
+    Tempered,
+)
 from verify.checks import Check
 from verify.checks.learned import Learner
+from verify.engine.batteries import known_law
 from verify.references import bias, references
 from verify.saboteurs.gaussian_residual_padded import GaussianResidualPadded
 from verify.saboteurs.gaussian_residual_target import GaussianResidualTarget

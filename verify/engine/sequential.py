@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from itertools import count as counting
 from itertools import islice
 
-from verify.bounds import PairHistogram, certified, shown, shown_between
 from verify.checks import Check, Statistic
 from verify.checks.betting import Betting
 from verify.checks.held_out import HeldOut
 from verify.checks.histogram import TransformHistogram
 from verify.checks.sliced import SlicedKolmogorovSmirnov
-from verify.conclusion import Evidence, sees
 from verify.engine import Source, Tallies, growing, tallied
-from verify.escalation import Suspect, merged
+from verify.engine.bounds import PairHistogram, certified, shown, shown_between
+from verify.engine.conclusion import Evidence, sees
+from verify.engine.escalation import Suspect, merged
 from verify.progress import DELAY
 from verify.records import Finding
 

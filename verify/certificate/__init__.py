@@ -16,6 +16,7 @@ from torch import Tensor
 from distributions.law import Law
 from distributions.model import Model
 from distributions.tape import Tape
+from verify.certificate.shared_tape import SharedTape
 from verify.checks.battery import stamp
 from verify.checks.coupling import Block, Coupling, Mismatch
 from verify.checks.white_box import WhiteBox
@@ -23,7 +24,6 @@ from verify.decode import parents, policy, propose
 from verify.engine import tallied
 from verify.records import Counterexample, Draft, Finding, Outcome, Verdict
 from verify.residual import log_ratio
-from verify.shared_tape import SharedTape
 from verify.verifier import Verifier
 
 PILOT = 1024

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from verify.bounds import Shown, rows_to_certify, rows_to_reject
 from verify.checks import Check
+from verify.engine.bounds import Shown, rows_to_certify, rows_to_reject
+from verify.engine.reference_defects import equivalents
 from verify.records import Finding, Verdict
-from verify.reference_defects import equivalents
 
 KNOWN = ("ks", "sliced", "mmd")
 
