@@ -29,9 +29,33 @@ class Categorical:
             raise ValueError("probs must be finite and non-negative with a positive sum in every row")
         object.__setattr__(self, "probs", probs / total)
 
+    @classmethod
+    def stored(cls, probs: Tensor) -> Categorical:
+        """The laws of a table as an engine stores it, in its own dtype: nothing is read, checked, divided or copied.
+
+        The rows must sum to 1 up to the rounding of that dtype. What is read later is read as it is: ratios are the
+        quotients of the entries in float64, and a residual is the difference of the rows in the table's dtype.
+        """
+        return trusted(cls, probs=probs)
+
     @property
     def batch_shape(self) -> tuple[int, ...]:
         return tuple(self.probs.shape[:-1])
+
+    @property
+    def size(self) -> int:
+        """V."""
+        return self.probs.shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.probs.device
+
+    def entries(self, *index: Any, out: Tensor | None = None) -> Tensor:
+        """The probabilities that an index of the table (*batch, V) picks, which alone are read; a view, where they are
+        not computed: then ``out``, if given, holds them.
+        """
+        return self.probs[index]
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -43,7 +67,7 @@ class Categorical:
     def log_prob(self, value: Tensor) -> Tensor:
         shape = np.broadcast_shapes(self.batch_shape, value.shape)
         probs = self.probs.expand(*shape, self.probs.shape[-1])
-        return probs.gather(-1, value.expand(shape).unsqueeze(-1)).squeeze(-1).log()
+        return probs.gather(-1, value.expand(shape).unsqueeze(-1)).squeeze(-1).double().log()
 
     def token(self, value: Tensor) -> Tensor:
         return value

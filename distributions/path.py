@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +15,9 @@ from distributions.heads import Head, guided
 from distributions.law import Law, at, event_of, no_overlap
 from distributions.schedule import Schedule
 from distributions.tape import Tape
+
+VARIANCES: Mapping[str, float | None] = {"small": 0.0, "middle": 0.5, "large": 1.0, "learned": None}
+"""The ``fraction`` of a ``Denoiser`` by the name of its variance."""
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ unfinished rows passes that restriction on, so that a tape which keeps a history
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -56,15 +57,19 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     ``probs`` (..., V) non-negative, ``uniform`` (...). Raises ValueError where a row has no mass or a bad entry.
     """
     probs = probs.double()
-    total = probs.sum(-1, keepdim=True)
-    if not bool(((total > 0) & torch.isfinite(total)).all()) or bool((probs < 0).any()):
-        raise ValueError("probs must be non-negative and finite with a positive sum in every row; check the law drawn")
     cumulative = probs.cumsum(-1)
-    index = torch.searchsorted(cumulative, uniform.unsqueeze(-1) * cumulative[..., -1:], right=True).squeeze(-1)
+    total = cumulative[..., -1:]
+    if not total.numel():
+        return torch.zeros(total.shape[:-1], dtype=torch.long, device=probs.device)
+    least, most = (float(bound) for bound in torch.aminmax(total))
+    if not (float(probs.amin()) >= 0 and 0 < least <= most < math.inf):  # a NaN is in both
+        raise ValueError("probs must be non-negative and finite with a positive sum in every row; check the law drawn")
+    index = torch.searchsorted(cumulative, uniform.unsqueeze(-1) * total, right=True).squeeze(-1)
     # Rounding may push u * total up to the total itself: fall back to the last index that has mass.
     size = probs.shape[-1]
-    last = size - 1 - (probs > 0).flip(-1).to(torch.int8).argmax(-1)
-    return torch.minimum(index, last)
+    if int(index.max()) == size:
+        index = torch.minimum(index, size - 1 - (probs > 0).flip(-1).to(torch.int8).argmax(-1))
+    return index
 
 
 def earlier(rows: Tensor) -> Tensor:

@@ -199,7 +199,7 @@ def test_variances_decide_the_gap() -> None:
     """Exact posterior covariance: none. Another: a gap that falls with the steps, faster than as their inverse root."""
     found = cells.gaussian_by_steps((10, 20, 50))
     assert max(abs(gap.size[0]) for gap in found[cells.EXACT].values()) < 1e-10
-    for name in cells.VARIANCES:
+    for name in cells.SAID:
         sizes = [found[name][steps].size[0] for steps in (10, 20, 50)]
         assert sizes[0] > sizes[1] > sizes[2] > 1e-6 and cells.slope(found[name]) > 0.5
 

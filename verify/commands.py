@@ -185,9 +185,10 @@ def _stdout_is_stderr() -> Iterator[None]:
 def run_audit(options: argparse.Namespace) -> int:
     """Judge all there is, one line each as it is known; 0 if every verdict is as claimed or expected."""
     _one_thread()
-    from verify.report.pages import banner, bias, write_report
+    from verify.report.pages import write_report
     from verify.report.provenance import provenance
     from verify.report.store import Results
+    from verify.report.words import banner, bias
 
     options.output.mkdir(parents=True, exist_ok=True)
     verdicts: list[Verdict] = []

@@ -12,6 +12,7 @@ from distributions.categorical import Categorical
 from distributions.law import Law
 from distributions.tape import Tape
 from verify.records import Draft, Outcome
+from verify.tables import Vocabulary, drawn, wide
 
 Replace = Callable[[Law, Law, Tape, str], Tensor]
 
@@ -26,7 +27,7 @@ def log_ratio(value: Tensor, target: Law, draft: Law) -> Tensor:
     return torch.where(torch.isneginf(top), top, top - draft.log_prob(value))
 
 
-def excess(target: Categorical, draft: Categorical, log_weight: Tensor | None = None) -> Tensor:
+def excess(target: Vocabulary, draft: Vocabulary, log_weight: Tensor | None = None) -> Tensor:
     """(weight target - draft)+, token by token (*batch, V), divided by max(1, weight), so that the weight may be inf.
 
     ``log_weight`` (*batch) is the logarithm of the weight, and 0 where it is left out.
@@ -37,7 +38,7 @@ def excess(target: Categorical, draft: Categorical, log_weight: Tensor | None = 
     return (log_weight.clamp(max=0).exp() * target.probs - (-log_weight).clamp(max=0).exp() * draft.probs).clamp(min=0)
 
 
-def residual_law(target: Categorical, draft: Categorical, log_weight: Tensor | None = None) -> Categorical:
+def residual_law(target: Vocabulary, draft: Vocabulary, log_weight: Tensor | None = None) -> Categorical:
     """The law proportional to (weight target - draft)+ on a finite vocabulary; the weight is 1 unless given.
 
     Formula: (p - q)+ / TV(p, q) (Leviathan et al. 2211.17192, eq. 2; Chen et al. 2302.01318); with a weight, the
@@ -91,8 +92,8 @@ def thinned(
 
 
 def residual(target: Law, draft: Law, tape: Tape, site: str = "residual") -> Tensor:
-    """One value for each row from (target - draft)+: closed form for two Categoricals, thinning for any other pair."""
-    if isinstance(target, Categorical) and isinstance(draft, Categorical):
+    """One value for each row from (target - draft)+: closed form on a vocabulary, thinning for any other pair."""
+    if isinstance(target, Vocabulary) and isinstance(draft, Vocabulary):
         return residual_law(target, draft).sample(tape, site)
     return thin(target, draft, tape, site)
 
@@ -114,8 +115,14 @@ def conclude(
     short = torch.nonzero(count < nodes).squeeze(1)
     if len(short):
         node = count[short]
-        value[short, node] = replace(target[short, node], draft.law[short, node], tape[short], "residual")
+        if replace is residual and wide(target) and wide(draft.law):
+            value[short, node] = drawn(target, draft.law, short, node, tape, "residual")
+        else:
+            value[short, node] = replace(target[short, node], draft.law[short, node], tape[short], "residual")
     full = torch.nonzero(count == nodes).squeeze(1)
     if len(full):
-        value[full, nodes] = target[full, nodes].sample(tape[full], "bonus")
+        if wide(target):
+            value[full, nodes] = drawn(target, None, full, count[full], tape, "bonus")
+        else:
+            value[full, nodes] = target[full, nodes].sample(tape[full], "bonus")
     return Outcome(value, count + 1, kept, log_accept)

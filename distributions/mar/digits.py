@@ -15,7 +15,7 @@ from distributions.images import Images
 from distributions.mar import training
 from distributions.mar.backbone import Mar
 from distributions.mar.causal_network import CausalMar
-from distributions.mar.initial import draw
+from distributions.mar.initial import draw, lay_out
 from distributions.mar.loading import load
 from distributions.mar.loss import diffusion_loss
 from distributions.mar.shapes import Shape
@@ -26,7 +26,9 @@ KINDS: Mapping[str, type[Mar] | type[CausalMar]] = {"mar": Mar, "causal": Causal
 ROLES = ("target", "drafter")
 DATA = ("mnist", "digits")
 REPEATS = 2
-"""Levels of noise for every token of a batch."""
+"""Levels of noise for every token of a batch of the causal models; a masked one has MAR's four."""
+READER = "reader"
+"""Of the condition, while a masked model is trained; not kept."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Recipe:
 
     shape: Shape
     steps: int
-    batch: int = 48
-    peak: float = 1.5e-3
+    batch: int
+    peak: float
 
 
 def recipe(kind: str, data: str, role: str) -> Recipe:
@@ -51,8 +53,9 @@ def recipe(kind: str, data: str, role: str) -> Recipe:
         shape = replace(shape, depth=4)
     if data == "digits":
         shape = replace(shape, tokens=16, dim=4, width=64 if role == "target" else 32, head_width=64)
-    steps = {"target": 1600, "drafter": 800}[role]
-    return Recipe(shape, steps * 2 if kind == "mar" else steps)
+    if kind == "mar":
+        return Recipe(shape, {"target": 5000, "drafter": 2500}[role], 24, 2e-3)
+    return Recipe(shape, {"target": 1600, "drafter": 800}[role], 48, 1.5e-3)
 
 
 def file_of(kind: str, data: str, role: str, folder: Path = FOLDER) -> Path:
@@ -65,7 +68,9 @@ def trained(kind: str, data: str, role: str = "target", dtype: torch.dtype = tor
     return load(KINDS[kind](recipe(kind, data, role).shape).to(dtype), file_of(kind, data, role))
 
 
-def loss(model: Mar | CausalMar, tokens: Tensor, label: Tensor, tape: GeneratorTape) -> Tensor:
+def loss(
+    model: Mar | CausalMar, tokens: Tensor, label: Tensor, tape: GeneratorTape, reader: Tensor | None = None
+) -> Tensor:
     """MAR's loss; for the causal model the same of all tokens of an image, each given those before it. No dropout.
 
     Every number of masked tokens is as likely as any other, so that the last steps of sampling, with few of them, are
@@ -73,7 +78,7 @@ def loss(model: Mar | CausalMar, tokens: Tensor, label: Tensor, tape: GeneratorT
     """
     if isinstance(model, Mar):
         masked = 1 + int(tape.uniform("masked", (1,)) * tokens.shape[1])
-        return training.loss(model, tokens, label, tape, REPEATS, 0.0, masked)
+        return training.loss(model, tokens, label, tape, rate=0.0, masked=masked, reader=reader)
     told = model.whole(tokens, training.nameless(tape, label))
     return diffusion_loss(model.head, told.flatten(0, 1), tokens.flatten(0, 1), tape, REPEATS)
 
@@ -94,15 +99,18 @@ def make(
     steps = how.steps if steps is None else steps
     seen, unseen = images.held_out(getattr(images, data)())
     model = draw(KINDS[kind](how.shape), GeneratorTape(seed))
-    weights = dict(model.named_parameters())
+    weights: dict[str, Tensor] = dict(model.named_parameters())
+    if isinstance(model, Mar):
+        lay_out(model)
+        weights[READER] = torch.zeros(how.shape.width, how.shape.dim)
 
     def on_batch(tape: GeneratorTape) -> Tensor:
         tokens, label = seen.batch(how.batch, tape)
-        return loss(model, tokens.float(), label, tape)
+        return loss(model, tokens.float(), label, tape, weights.get(READER))
 
     plan = Fit(steps, how.peak, 0.998, decay=0.02)
     average = fit(weights, on_batch, plan, GeneratorTape(seed + 1), follow, file.with_suffix(".checkpoint"))
-    kept = {name: part.half() for name, part in average.items()}
+    kept = {name: part.half() for name, part in average.items() if name != READER}
     reached = loss_of(kind, how.shape, kept, unseen)
     about = {
         "command": f"specproof train {data}.{kind} --seed {seed}",

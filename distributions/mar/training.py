@@ -40,12 +40,15 @@ def loss(
     repeats: int = 4,
     rate: float = DROPOUT,
     masked: int | None = None,
+    reader: Tensor | None = None,
 ) -> Tensor:
     """MAR's loss () on images ``tokens`` (rows, N, d) of classes ``label`` (rows,): the mean over their masked tokens.
 
     Li et al. 2406.11838, appendix B, and LTH14/mar: one mask rate for the batch, an order for every image, a tenth of
     the classes hidden, dropout at ``rate`` in both transformers, ``repeats`` levels of noise for every token.
-    ``masked``: how many tokens of each image, where MAR's own rate, never below .7, is not wanted.
+    ``masked``: how many tokens of each image, where MAR's own rate, never below .7, is not wanted. ``reader`` (D, d)
+    adds the mean square of what condition @ reader misses of the token: it teaches the transformers to look around
+    long before the head, whose noise drowns what context is worth, would.
     """
     order = masking.orders(tape, *tokens.shape[:2])
     places = order[:, : masking.training_count(tape, tokens.shape[1]) if masked is None else masked]
@@ -54,4 +57,5 @@ def loss(
     condition, clean = (
         part.gather(1, places.unsqueeze(-1).expand(-1, -1, part.shape[-1])).flatten(0, 1) for part in (told, tokens)
     )
-    return diffusion_loss(model.head, condition, clean, tape, repeats)
+    missed = 0.0 if reader is None else (condition @ reader - clean).square().mean()
+    return diffusion_loss(model.head, condition, clean, tape, repeats) + missed

@@ -2,8 +2,9 @@
 
 A verifier of this project runs on all leaves of all contexts at once, where a stranger's function takes two runs for
 each leaf. Both columns count leaves of rejection sampling on the same models, and their laws agree to 1e-12; the
-stranger's are of the first context alone, in a room that is open. A sequence is decoded in rounds of two drafted
-tokens, and equal states are merged between rounds.
+stranger's are of the first context alone, in a room that is open. How it grows is then measured one size at a time,
+against 2 tokens and a draft of 1. A sequence is decoded in rounds of two drafted tokens, and equal states are merged
+between rounds.
 """
 
 from __future__ import annotations
@@ -52,6 +53,32 @@ def test_batched_against_one_run_a_leaf(vocab: int, length: int, rows: int, vers
         times_as_fast_a_leaf=batched.leaves / (single.leaves * working) / run.ratio,
         leaves_per_second=batched.leaves / run.seconds,
         one_run_a_leaf_per_second=single.leaves * working / run.reference_seconds,
+    )
+
+
+@pytest.mark.parametrize(
+    ("vocab", "length"), [(2, 2), (3, 2), (4, 2), (6, 2), (8, 2), (12, 2), (16, 2), (3, 1), (3, 3), (3, 4), (3, 5)]
+)
+def test_scaling(vocab: int, length: int, versus: Versus, section: Section) -> None:
+    target, drafter = Markov.random(vocab, 1, 0), Markov.random(vocab, 1, 1)
+    few = Markov.random(2, 1, 0), Markov.random(2, 1, 1)
+    context = torch.zeros(1, 1, dtype=torch.long)
+    run = versus(
+        lambda: exact_rows(Rejection(), target, drafter, context, length),
+        lambda: exact_rows(Rejection(), *few, context, 1),
+        turns=3,
+    )
+    found = run.result
+    assert float(found.tv.max()) < 1e-12 and float(found.dropped.max()) == 0
+    # Each of V^g drafts ends in one of V bonuses, or at one of g nodes in one of at most V - 1 replacements.
+    assert vocab ** (length + 1) <= found.leaves <= vocab**length * (length * (vocab - 1) + vocab)
+    section.row(
+        round_of_vocabulary=vocab,
+        draft_length=length,
+        leaves=found.leaves,
+        time_over_the_smallest=run.ratio,
+        microseconds_a_leaf=run.seconds / found.leaves * 1e6,
+        round_seconds=run.seconds,
     )
 
 

@@ -27,11 +27,11 @@ DIM, NODES = 2, 2
 SIGNAL = torch.tensor([1.0, 0.8, 0.3], dtype=torch.float64)
 GRID = Schedule(SIGNAL, (1 - SIGNAL.square()).sqrt())
 """Two steps, so long that the last one adds noise enough to keep something."""
-MANY, FEW = 1 << 16, 1 << 12
-"""Rows, of a rule that is judged by its first token; and of one that differentiates the chain. However long they take,
-so that a verdict does not depend on the machine."""
+ROWS = 1 << 16
+"""Of a rule that is judged by its first token; however long they take, so that a verdict does not depend on the
+machine."""
 EPSILON = 0.05
-"""The bound, in Kolmogorov's distance, that is enough; twice that for the slow ones."""
+"""The bound, in Kolmogorov's distance, that is enough."""
 
 
 def judged(name: str, verifier: Verifier) -> Verdict:
@@ -45,9 +45,7 @@ def judged(name: str, verifier: Verifier) -> Verdict:
         verdict = judge_gaussian(Function(verifier), dim=DIM, covariance=covariance, budget="quick")
     else:
         first = FirstToken(verifier)
-        slow = verifier.claim.laws in ("path", "flow") and not hasattr(verifier, "cost")
-        rows, epsilon = (FEW, 2 * EPSILON) if slow else (MANY, EPSILON)
-        verdict = judge_sampler(first, first.truth, epsilon=epsilon, budget=(rows, float("inf")))
+        verdict = judge_sampler(first, first.truth, epsilon=EPSILON, budget=(ROWS, float("inf")))
     return replace(verdict, subject=name)
 
 

@@ -25,7 +25,7 @@ def calibration(found: Sequence[Measured]) -> Figure:
     levels = np.array(GRID)
     for plot, kind in zip(axes, kinds, strict=True):
         mine = [item for item in found if item.null.name.startswith(kind)]
-        suites = len(next(iter(mine[0].p_values.values())))
+        suites = max(item.suites for item in mine)
         band = np.array([limit(suites, level, many) / suites for level in GRID])
         plot.fill_between(levels, band, 1e-6, color=MUTED, alpha=0.15, linewidth=0)
         plot.plot(levels, levels, color=MUTED, linewidth=1, linestyle="--")

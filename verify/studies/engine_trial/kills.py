@@ -102,27 +102,27 @@ def on_gaussians(rule: Verifier) -> tuple[str, float, Levels]:
     return letter, max(defect.bias_a, defect.bias_b), found
 
 
-def matrix(most: Mapping[str, int], runs: int, only: Sequence[str] = ()) -> dict[str, Killed]:
-    """Every planted defect that states a bias; some of them where ``only`` names any."""
-    found = {}
-    for name, kind in catalog("saboteurs").items():
-        if not hasattr(kind, "defect") or (only and name not in only):
-            continue
-        if continuous(kind.claim):
-            letter, size, levels = on_gaussians(kind())
-            rows: dict[str, int | None] = {}
-        elif finite(kind.claim):
-            letter, size, levels = on_tokens(name, kind())
-            rows = {"enumeration": 0 if size > TOLERANCE else None}
-        else:
-            continue
-        for level, (draw, checks) in levels.items():
-            rows[level] = _least(draw, checks, most[level], runs)
-        found[name] = Killed("Gaussian" if continuous(kind.claim) else "tokens", letter, size, rows)
-    return found
+def planted() -> list[str]:
+    """Every planted defect that states a bias, of tokens or of Gaussians."""
+    found = {name: kind for name, kind in catalog("saboteurs").items() if hasattr(kind, "defect")}
+    return [name for name, kind in found.items() if continuous(kind.claim) or finite(kind.claim)]
 
 
-def _least(draw: Draw, checks: Sequence[Check | Learner], most: int, runs: int) -> int | None:
+def killed(name: str, most: Mapping[str, int], runs: int) -> Killed:
+    """What sees one of them."""
+    kind = catalog("saboteurs")[name]
+    rows: dict[str, int | None] = {}
+    if continuous(kind.claim):
+        letter, size, levels = on_gaussians(kind())
+    else:
+        letter, size, levels = on_tokens(name, kind())
+        rows["enumeration"] = 0 if size > TOLERANCE else None
+    for level, (draw, checks) in levels.items():
+        rows[level] = least(draw, checks, most[level], runs)
+    return Killed("Gaussian" if continuous(kind.claim) else "tokens", letter, size, rows)
+
+
+def least(draw: Draw, checks: Sequence[Check | Learner], most: int, runs: int) -> int | None:
     """Rows from which on nine runs in ten are seen at level 1e-6."""
     start = 256
     sizes = [start << place for place in range(0, (most // start).bit_length(), 2)]

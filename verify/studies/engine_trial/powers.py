@@ -89,19 +89,13 @@ def curves(
     return shares(found, ALPHA)
 
 
-def alternatives(sizes: Mapping[str, Sequence[int]], runs: int, slow: bool) -> dict[str, dict[str, Curves]]:
-    """Power by alternative, level of evidence, and check."""
-    found: dict[str, dict[str, Curves]] = {}
-    for case in ALTERNATIVES:
-        levels: dict[str, Sequence[Check | Learner]] = {
-            "known law": known_law(truth(case)),
-            "two samples": all_samples(slow),
-        }
-        found[case] = {
-            level: curves(Altered(case, level == "known law"), checks, sizes[case], runs)
-            for level, checks in levels.items()
-        }
-    return found
+def alternative(case: str, sizes: Sequence[int], runs: int, slow: bool) -> dict[str, Curves]:
+    """Power against one alternative by level of evidence and check."""
+    levels: dict[str, Sequence[Check | Learner]] = {
+        "known law": known_law(truth(case)),
+        "two samples": all_samples(slow),
+    }
+    return {level: curves(Altered(case, level == "known law"), checks, sizes, runs) for level, checks in levels.items()}
 
 
 @dataclass(frozen=True)
@@ -191,20 +185,16 @@ class Mutated:
     rows: Mapping[str, int | None]
 
 
-def experiment(most: Mapping[str, int], runs: int, least: int = 16) -> dict[str, Mutated]:
-    """Every rule at every level, on sizes that double from ``least`` up to the ``most`` of the level."""
-    found = {}
-    for name, (rule, exact) in mutants().items():
-        rows: dict[str, int | None] = {}
-        for level, (draw, checks) in levels(rule).items():
-            start = least if level in LEVELS[:2] else 16 * least
-            sizes = [start << place for place in range((most[level] // start).bit_length())]
-            rows[level] = needed(sizes, curves(draw, checks, sizes, runs, stop=True)[ALL])
-        tokens = None
-        if isinstance(rule, (AlteredAcceptance, Rejection)):
-            tokens = bias(rule, references()["A"], 2)
-        found[name] = Mutated(exact, tokens, rows)
-    return found
+def experiment(name: str, most: Mapping[str, int], runs: int, least: int = 16) -> Mutated:
+    """One rule at every level, on sizes that double from ``least`` up to the ``most`` of the level."""
+    rule, exact = mutants()[name]
+    rows: dict[str, int | None] = {}
+    for level, (draw, checks) in levels(rule).items():
+        start = least if level in LEVELS[:2] else 16 * least
+        sizes = [start << place for place in range((most[level] // start).bit_length())]
+        rows[level] = needed(sizes, curves(draw, checks, sizes, runs, stop=True)[ALL])
+    tokens = bias(rule, references()["A"], 2) if isinstance(rule, (AlteredAcceptance, Rejection)) else None
+    return Mutated(exact, tokens, rows)
 
 
 def mutant_table(found: Mapping[str, Mutated], most: Mapping[str, int]) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from distributions.flow import FlowLaw
 from distributions.heads import Head, Prediction
 from distributions.law import Law
-from distributions.path import Denoiser, PathLaw
+from distributions.path import VARIANCES, Denoiser, PathLaw
 from distributions.schedule import Schedule, cosine
 from distributions.tape import Tape
 from verify.decode import policy
@@ -20,7 +20,6 @@ from verify.records import Draft
 from verify.verifier import Verifier, catalog
 from verify.verifiers.cspd_released import CspdReleased
 
-VARIANCES: Mapping[str, float | None] = {"small": 0.0, "middle": 0.5, "large": 1.0, "learned": None}
 LIMIT = 1000
 """Tries of a residual that has no limit of its own, and need not end; what is left at zero is counted."""
 

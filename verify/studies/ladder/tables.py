@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from distributions.path import VARIANCES
 from distributions.tape import GeneratorTape
 from verify.estimates import plus_minus
 from verify.studies.ladder.bounds import DELTA, Departure, apart, departure, gap, least_bias, mean_at_most
-from verify.studies.ladder.chains import VARIANCES, Definition, Heads
+from verify.studies.ladder.chains import Definition, Heads
 from verify.studies.ladder.measure import Part, Spent
 from verify.studies.ladder.meeting import meeting
 from verify.study import Row

@@ -12,7 +12,7 @@ from torch import Tensor
 from distributions.gaussian import FullGaussian, Gaussian
 from distributions.heads import ExactHead, Head
 from distributions.mixture import Mixture
-from distributions.path import Denoiser, Kernel, PathLaw
+from distributions.path import VARIANCES, Denoiser, Kernel, PathLaw
 from distributions.reversal import Reversal
 from distributions.schedule import Schedule, cosine, exploding, straight
 from distributions.tape import GeneratorTape
@@ -30,7 +30,8 @@ FIXED = 50
 """The steps at which errors are varied."""
 ERROR = 0.05
 """The error at which steps are varied."""
-VARIANCES = {"small": 0.0, "middle": 0.5, "large": 1.0}
+SAID = {name: part for name, part in VARIANCES.items() if part is not None}
+"""The variances that need no head to learn them."""
 EXACT = "exact posterior"
 SLACK = 1e-10
 """What the identity is held to, beside the rounding of the densities that are subtracted."""
@@ -158,7 +159,7 @@ def gaussian_by_steps(steps: tuple[int, ...]) -> Swept:
     for count in steps:
         schedule = grid(count)
         pairs: dict[str, tuple[Kernel, Kernel]] = {EXACT: (Reversal(plane(0), schedule), Reversal(plane(1), schedule))}
-        for name, fraction in VARIANCES.items():
+        for name, fraction in SAID.items():
             pairs[name] = (denoiser(head(plane, 0), schedule, fraction), denoiser(head(plane, 1), schedule, fraction))
         for name, pair in pairs.items():
             found.setdefault(name, {})[count] = Gap.known(*distances(*pair))
@@ -199,7 +200,7 @@ def line_by_steps(steps: tuple[int, ...], rows: int, seed: Iterator[int]) -> Swe
         name: {
             count: line_gap((head(line, 0), part), (head(line, 1), part), count, rows, next(seed)) for count in steps
         }
-        for name, part in VARIANCES.items()
+        for name, part in SAID.items()
     }
 
 

@@ -15,7 +15,7 @@ from distributions.datasets import CONDITION, Data, conditions, datasets
 from distributions.flow import FlowLaw
 from distributions.gaussian import Gaussian
 from distributions.heads import ExactHead, Head
-from distributions.path import Denoiser, PathLaw
+from distributions.path import VARIANCES, Denoiser, PathLaw
 from distributions.schedule import Schedule, cosine
 from distributions.tape import GeneratorTape, Tape
 from distributions.training import Trained, pretrained
@@ -25,7 +25,6 @@ from verify.paths import follow
 from verify.residual import log_ratio
 from verify.verifiers.flow_exact import balance
 
-VARIANCES: Mapping[str, float | None] = {"small": 0.0, "middle": 0.5, "large": 1.0, "learned": None}
 FLOW = "none"
 """The variance of a deterministic sampler."""
 RULES = ("whole_path", "coalescing")

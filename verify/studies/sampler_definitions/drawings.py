@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from distributions.path import VARIANCES
 from verify.estimates import Estimate
 from verify.report.curves import curve, legend, panels, strokes
 from verify.report.figures import FAINT, MUTED
-from verify.studies.sampler_definitions.cells import RULES, STARTS, STEPS, VARIANCES, Cell
+from verify.studies.sampler_definitions.cells import RULES, STARTS, STEPS, Cell
 from verify.studies.sampler_definitions.choice import of
 
 
