@@ -11,6 +11,7 @@ from scipy.stats import binom
 
 from verify.checks import Check
 from verify.checks.ks import KolmogorovSmirnov
+from verify.parts import Parts, parts
 from verify.records import Finding
 from verify.saboteurs.gaussian_residual_target import GaussianResidualTarget
 from verify.studies.engine_trial import BUDGETS, kills, powers, told
@@ -18,7 +19,6 @@ from verify.studies.engine_trial.batteries import Emitted, gaussians
 from verify.studies.engine_trial.calibration import CHANCE, GRID, Null, exposed, limit, measure, nulls, table
 from verify.studies.engine_trial.kills import Killed
 from verify.studies.engine_trial.ladder import ALL
-from verify.studies.engine_trial.parts import Parts, parts
 from verify.studies.engine_trial.powers import Line, Mutated
 from verify.verifiers.rejection import Rejection
 

@@ -28,7 +28,7 @@ from verify.studies.images.evidence import between, known, levels
 from verify.studies.images.rules import COMPARED, EXACT, LOSSY, Careless
 from verify.studies.images.scores import Method, fewer, scores
 from verify.studies.images.speed import Speed, rolls_back, speed
-from verify.studies.images.subjects import Job, Misled, Subject, parts, shipped, tokens
+from verify.studies.images.subjects import Job, Misled, Subject, batches, shipped, tokens
 from verify.studies.images.windows import continuous, discrete
 from verify.study import write
 from verify.verifiers.coalescing import Coalescing
@@ -66,7 +66,7 @@ def strong(spread: float = 0.6, apart: float = 0.001) -> Subject:
 def test_showing_paths_changes_no_token(kind: str) -> None:
     subject, tape = pair(kind), GeneratorTape(0)
     job = Job("coalescing", Coalescing(), 3, 0.15, batch=5)
-    (part,) = parts(subject, job, 5, 0)
+    (part,) = batches(subject, job, 5, 0)
     condition, place, label = begun(subject.target, 5, 0, 16, tape)
     trace = decode(subject.target, subject.small, Coalescing(), 3, 16, tape, 5, condition, 3)
     assert torch.equal(part.decoded.trace.tokens, trace.tokens) and torch.equal(part.paths[..., -1, :], trace.tokens)
@@ -78,7 +78,7 @@ def test_showing_paths_changes_no_token(kind: str) -> None:
 def test_levels_are_those_of_the_normals_that_made_the_paths(kind: str) -> None:
     """The length of all noises of a token's path, its chi-square level: token by token, with no batch of laws."""
     subject = pair(kind)
-    (part,) = parts(subject, Job("alone", None, batch=3), 3, 1)
+    (part,) = batches(subject, Job("alone", None, batch=3), 3, 1)
     found = levels(subject, part)
     assert found.shape == (3, 16, 5)
     state, one = subject.target.start(3, part.condition), torch.ones(3, dtype=torch.long)
@@ -92,7 +92,7 @@ def test_levels_are_those_of_the_normals_that_made_the_paths(kind: str) -> None:
 
 def test_batches_begin_where_the_last_one_ended() -> None:
     subject, job = pair("causal"), Job("coalescing", Coalescing(), batch=4)
-    found = list(parts(subject, job, 10, 2))
+    found = list(batches(subject, job, 10, 2))
     assert torch.cat([part.decoded.label for part in found]).tolist() == list(range(10))
     assert [len(part.paths) for part in found] == [4, 4, 2]
     assert torch.equal(tokens(subject, job, 8, 2), tokens(subject, job, 10, 2)[:8])
@@ -162,7 +162,7 @@ def test_a_rule_that_leaves_nothing_out_is_coalescing() -> None:
 
 
 def test_without_rollback_every_round_emits_its_draft() -> None:
-    (part,) = parts(strong(), Job("", LOSSY["no rollback"], 4, batch=9), 9, 3)
+    (part,) = batches(strong(), Job("", LOSSY["no rollback"], 4, batch=9), 9, 3)
     assert part.decoded.trace.lengths.tolist() == [[4] * 9] * 4 and not bool(part.decoded.trace.kept.all())
 
 
@@ -199,7 +199,7 @@ def test_calls_are_rounds() -> None:
     """The same draws: evaluations a token of what is timed are the rounds of what is decoded."""
     subject, job = pair("causal"), Job("coalescing", Coalescing(), batch=8)
     found = speed(subject, job, 8, 4, alone=1.0)
-    (part,) = parts(subject, job, 8, 4)
+    (part,) = batches(subject, job, 8, 4)
     assert found.calls == pytest.approx(float(part.decoded.trace.work.mean()))
     assert found.kept == pytest.approx(float(part.decoded.kept.double().mean()))
 
@@ -260,7 +260,7 @@ def test_a_small_study(tmp_path: Path) -> None:
 def test_sizes() -> None:
     """The thorough one has 2000 images a cell or more where the law of sequences is judged."""
     thorough = images.SIZES["thorough"]
-    assert min(*thorough.images, thorough.score_images) >= 2000
+    assert min(thorough.images) >= 2000
     jobs = list(images.lossless_jobs(thorough))
     for model in thorough.models:
         mine = [job for name, job in jobs if name == model]

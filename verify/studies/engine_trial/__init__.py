@@ -9,11 +9,11 @@ from functools import partial
 import torch
 
 from verify.engine.escalation import FALSE_ALARM
+from verify.parts import NOTHING, parts
 from verify.studies.engine_trial import calibration, drawings, kills, powers
 from verify.studies.engine_trial.calibration import CHANCE, Measured, nulls
 from verify.studies.engine_trial.kills import Killed
 from verify.studies.engine_trial.ladder import ALL, needed
-from verify.studies.engine_trial.parts import Parts, parts
 from verify.studies.engine_trial.powers import Curves, Mutated
 from verify.study import Row, Study
 
@@ -89,7 +89,7 @@ def run(budget: str = "quick") -> Study:
     """All three parts, each a list of its own; of the long run what is finished is kept, and found again."""
     torch.set_num_threads(1)
     size = BUDGETS[budget]
-    kept = parts("engine_trial", size) if size.slow else Parts(None)
+    kept = parts("engine_trial", size) if size.slow else NOTHING
     power = {
         case: kept.of(f"power: {case}", partial(powers.alternative, case, sizes, size.runs, size.slow))
         for case, sizes in size.sizes.items()

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from verify.parts import NOTHING, Parts, parts
 from verify.progress import track
 from verify.studies.images import drawings, tables
 from verify.studies.images.evidence import Known, known
 from verify.studies.images.rules import COMPARED, EXACT, LOSSY
 from verify.studies.images.scores import Method, Score, fewer, method, scores
 from verify.studies.images.speed import Speed, alone, speed
-from verify.studies.images.subjects import Job, Source, Subject, parts, shipped, tokens
+from verify.studies.images.subjects import Job, Source, Subject, batches, shipped, tokens
 from verify.studies.images.windows import Window, coded, continuous, discrete
 from verify.studies.images.words import text
 from verify.study import Study
@@ -69,38 +70,46 @@ SIZES: Mapping[str, Size] = {
         {"mnist.causal": ("released",), "mnist.mar": ()}, (8, 49), 32,
     ),
     "thorough": Size(
-        ("digits.causal", "digits.mar"), 10, (2000, 2000),
-        {"digits.causal": ("coalescing", "coalescing_jacobi"), "digits.mar": ("coalescing",)},
+        ("digits.causal", "digits.mar"), 6, (2000, 2000), {"digits.causal": ("coalescing", "coalescing_jacobi")},
         {"digits.causal": tuple(LOSSY), "digits.mar": ("released", "no rollback")},
-        ("mnist.causal", "mnist.mar"), 64, (1, 8, 64), SHARES, tuple(COMPARED), (2, 4, 8, 16, 32, 49), 200,
+        ("mnist.causal", "digits.mar"), 64, (1, 8, 64), SHARES, tuple(COMPARED), (2, 4, 8, 16, 32, 49), 64,
         "mnist.causal",
-        {"mnist.causal": ("coalescing", "coalescing_jacobi", "released"), "mnist.mar": ("coalescing", "released")},
-        (8, 16, 32, 49), 2000,
+        {"mnist.causal": ("coalescing", "coalescing_jacobi", "released"), "mnist.mar": ()}, (8, 16, 32, 49), 300,
     ),
 }  # fmt: skip
 
 
 def run(budget: str = "quick") -> Study:
-    """Measure, tabulate and draw; ``budget`` says on how many images (``SIZES``)."""
-    return study(SIZES[budget])
+    """Measure, tabulate and draw; ``budget`` says on how many images (``SIZES``). Of a long run what is finished is
+    kept, and found again.
+    """
+    size = SIZES[budget]
+    return study(size, kept=parts("images", size) if budget == "thorough" else NOTHING)
 
 
-def study(size: Size, source: Source = shipped, codes: Callable[[int], Any] = coded) -> Study:
-    """The study at a size, of models from a ``source``."""
+def study(size: Size, source: Source = shipped, codes: Callable[[int], Any] = coded, kept: Parts = NOTHING) -> Study:
+    """The study at a size, of models from a ``source``, part by part."""
     torch.set_num_threads(1)
-    seed, source = count(), cache(source)
-    jobs = list(lossless_jobs(size))
-    cells = [
-        known(source(name, size.steps), job, size.images[not job.exact], next(seed))
-        for name, job in track(jobs, label="lossless")
-    ]
-    fast = [item for name in size.timed for item in speeds(source(name, 25), size, seed)]
-    images, pair = size.window_images, source(size.window_model, 25)
+    source, images = cache(source), size.window_images
+    cells = []
+    for seed, (name, job) in enumerate(track(list(lossless_jobs(size)), label="lossless")):
+        measure = partial(known, source(name, size.steps), job, size.images[not job.exact], seed)
+        cells.append(kept.of(f"{name}: {job}", measure))
+    fast = []
+    for name in size.timed:
+        fast += kept.of(f"speed of {name}", partial(speeds, source(name, 25), size, count(1000)))
+    pair = source(size.window_model, 25)
     there = [window for window in size.windows if window <= pair.images.length]
-    wide = [*continuous(pair, there, images, seed), *discrete(codes(images), size.windows, images, seed)]
-    scored = {name: quality(source(name, 25), rules, size, seed) for name, rules in size.scored.items()}
+    wide = [
+        *kept.of("windows of paths", lambda: list(continuous(pair, there, images, count(2000)))),
+        *kept.of("windows of codes", lambda: list(discrete(codes(images), size.windows, images, count(3000)))),
+    ]
+    scored = {
+        name: kept.of(f"scores of {name}", partial(quality, source(name, 25), rules, size, count(4000)))
+        for name, rules in size.scored.items()
+    }
     shown = source(size.timed[0], 25)
-    return present(cells, fast, wide, scored, shown, pictures(shown, next(seed)))
+    return present(cells, fast, wide, scored, shown, pictures(shown, 5000))
 
 
 # --- what is measured ------------------------------------------------------------------------------------------------
@@ -117,9 +126,9 @@ def lossless_jobs(size: Size) -> Iterator[tuple[str, Job]]:
             yield from ((model, replace(start, rule=name, verifier=LOSSY[name], draft_length=n)) for n in LENGTHS)
 
 
-def speeds(subject: Subject, size: Size, seed: Iterator[int]) -> Iterator[Speed]:
+def speeds(subject: Subject, size: Size, seed: Iterator[int]) -> list[Speed]:
     """By draft length, batch and prefill, one thing at a time."""
-    most, images = max(size.batches), size.timed_images
+    most, images, found = max(size.batches), size.timed_images, []
     base = {batch: alone(subject, batch, min(images, 4 * batch), next(seed)) for batch in size.batches}
     for name in size.compared:
         start = Job(name, COMPARED[name], batch=most)
@@ -127,7 +136,8 @@ def speeds(subject: Subject, size: Size, seed: Iterator[int]) -> Iterator[Speed]
         changed += [replace(start, prefill=share) for share in size.shares if share]
         changed += [replace(start, batch=batch) for batch in size.batches if batch != most]
         for job in changed:
-            yield speed(subject, job, min(images, 4 * job.batch), next(seed), base[job.batch])
+            found.append(speed(subject, job, min(images, 4 * job.batch), next(seed), base[job.batch]))
+    return found
 
 
 def quality(subject: Subject, rules: Sequence[str], size: Size, seed: Iterator[int]) -> list[Score]:
@@ -152,7 +162,7 @@ def pictures(subject: Subject, seed: int, rows: int = 20) -> dict[str, Tensor]:
     made = {"target alone": tokens(subject, Job("target alone", None), rows, seed)}
     small = replace(subject, target=subject.small)
     made["drafter alone"] = tokens(small, Job("drafter alone", None), rows, seed)
-    (part,) = parts(subject, Job("coalescing", coalescing, batch=rows), rows, seed)
+    (part,) = batches(subject, Job("coalescing", coalescing, batch=rows), rows, seed)
     made["verified"] = part.decoded.tokens
     kept = torch.zeros(part.decoded.kept.shape, dtype=torch.bool).scatter(1, part.decoded.place, part.decoded.kept)
     paper = -subject.images.centre / subject.images.spread

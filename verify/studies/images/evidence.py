@@ -19,7 +19,7 @@ from verify.checks.quadratic_witness import QuadraticWitness
 from verify.checks.sliced import Sliced
 from verify.checks.transform import Uniform
 from verify.imaging.figures import counted
-from verify.studies.images.subjects import Job, Part, Subject, parts
+from verify.studies.images.subjects import Batch, Job, Subject, batches
 from verify.studies.ladder.bounds import STATISTICS, Departure, departure, innovations
 
 CHUNK = 64
@@ -27,7 +27,7 @@ CHUNK = 64
 
 
 @torch.no_grad()
-def levels(subject: Subject, part: Part) -> Tensor:
+def levels(subject: Subject, part: Batch) -> Tensor:
     """Of every token five statistics of its path's innovations, (rows, N, 5): independent and uniform on [0, 1] if the
     sequences of paths have the target's law.
 
@@ -87,7 +87,7 @@ class Known:
 def known(subject: Subject, job: Job, images: int, seed: int) -> Known:
     """Decode, and hold the paths against the law they should have."""
     columns, drafted, kept, calls = [], 0.0, 0.0, 0.0
-    for part in parts(subject, job, images, seed):
+    for part in batches(subject, job, images, seed):
         columns.append(levels(subject, part))
         some, others = counted(part.decoded)
         drafted, kept = drafted + some, kept + others

@@ -16,7 +16,7 @@ from distributions.mar.sequence import MaskedSequence
 from distributions.tape import GeneratorTape
 from verify.quality import frechet, inception_score
 from verify.studies.images.evidence import Between, between
-from verify.studies.images.subjects import Job, Subject, parts
+from verify.studies.images.subjects import Job, Subject, batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Method:
 
 def method(subject: Subject, name: str, job: Job, images: int, seed: int) -> Method:
     """By a decoder."""
-    found = [part.decoded for part in parts(subject, job, images, seed)]
+    found = [part.decoded for part in batches(subject, job, images, seed)]
     total = images * subject.images.length
     calls = sum(float(part.trace.rounds.sum()) for part in found) / total
     seconds = sum(part.seconds for part in found) / total

@@ -15,7 +15,7 @@ from verify.decode import Round, State, parents, policy, propose
 from verify.imaging.figures import counted
 from verify.imaging.run import Decoded
 from verify.imaging.setting import begun
-from verify.studies.images.subjects import Job, Subject, parts
+from verify.studies.images.subjects import Job, Subject, batches
 from verify.studies.jacobi.latency import timed
 
 
@@ -60,7 +60,7 @@ def rolls_back(job: Job) -> bool:
 
 def speed(subject: Subject, job: Job, images: int, seed: int, alone: float) -> Speed:
     """Decode and time; ``alone``: seconds a token of the target alone in batches of the same size."""
-    found = [part.decoded for part in parts(subject, job, images, seed)]
+    found = [part.decoded for part in batches(subject, job, images, seed)]
     length = subject.images.length
     drafted, kept = (sum(counted(part)[which] for part in found) for which in (0, 1))
     return Speed(
@@ -77,7 +77,7 @@ def speed(subject: Subject, job: Job, images: int, seed: int, alone: float) -> S
 
 def alone(subject: Subject, batch: int, images: int, seed: int) -> float:
     """Seconds a token of the target by itself."""
-    found = [part.decoded.seconds for part in parts(subject, Job("ancestral", None, batch=batch), images, seed)]
+    found = [part.decoded.seconds for part in batches(subject, Job("ancestral", None, batch=batch), images, seed)]
     return sum(found) / (images * subject.images.length)
 
 

@@ -116,7 +116,7 @@ class Job:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Batch:
     """A batch that was decoded: what ``verify.imaging`` makes of it, its ``paths`` (rows, N, T + 1, d) and what they
     were drawn for.
     """
@@ -126,7 +126,7 @@ class Part:
     condition: Any
 
 
-def parts(subject: Subject, job: Job, images: int, seed: int) -> Iterator[Part]:
+def batches(subject: Subject, job: Job, images: int, seed: int) -> Iterator[Batch]:
     """``images`` in batches, the last one short. Every batch has a tape of its own."""
     from verify.verifiers.coalescing import Coalescing
 
@@ -142,12 +142,12 @@ def parts(subject: Subject, job: Job, images: int, seed: int) -> Iterator[Part]:
             trace = decode(target, drafter, rule, job.draft_length, length, tape, rows, condition, filled)
         took, paths = time.perf_counter() - start, trace.tokens
         trace = Trace(paths[..., -1, :], trace.lengths, trace.kept, trace.log_accept)
-        yield Part(Decoded(trace, place, label, took), paths, condition)
+        yield Batch(Decoded(trace, place, label, took), paths, condition)
 
 
 def tokens(subject: Subject, job: Job, images: int, seed: int) -> Tensor:
     """Images as tokens (images, N, d) in raster order."""
-    return torch.cat([part.decoded.tokens for part in parts(subject, job, images, seed)])
+    return torch.cat([part.decoded.tokens for part in batches(subject, job, images, seed)])
 
 
 Source = Callable[[str, int], Subject]

@@ -10,7 +10,7 @@ from scipy.stats import t as student
 
 from distributions import codes
 from distributions.processing import Processed, Processing
-from verify.studies.images.subjects import Job, parts
+from verify.studies.images.subjects import Job, batches
 from verify.studies.images.subjects import Subject as Pair
 from verify.verifiers.coalescing_jacobi import CoalescingJacobi
 from verify.work import Subject, measure, rules
@@ -63,6 +63,6 @@ def continuous(pair: Pair, windows: Sequence[int], images: int, seed: Iterator[i
     for name, rule in CONTINUOUS.items():
         for window in windows:
             job = Job(name, rule, window - 1, drafter="none", batch=images)
-            rounds = torch.cat([part.decoded.trace.rounds for part in parts(pair, job, images, next(seed))]).double()
+            rounds = torch.cat([part.decoded.trace.rounds for part in batches(pair, job, images, next(seed))]).double()
             half = float(student.ppf(0.975, images - 1) * rounds.std() / images**0.5)
             yield Window(pair.name, name, window, images, float(rounds.mean()), half, pair.images.length)

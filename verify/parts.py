@@ -44,6 +44,10 @@ class Parts:
         return part
 
 
+NOTHING = Parts(None)
+"""For short runs."""
+
+
 def parts(study: str, budget: object) -> Parts:
     """Those of a study at a budget, in a temporary folder of the sources and libraries as they are: after an edit of
     anything that draws or judges, all parts are computed anew.
