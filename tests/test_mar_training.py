@@ -7,8 +7,11 @@ import math
 import pytest
 import torch
 
-from distributions.mar import draw, mar_tiny
+from distributions import images
+from distributions.images import held_out
+from distributions.mar import digits, draw, mar_tiny
 from distributions.mar.backbone import NOBODY, Mar
+from distributions.mar.initial import lay_out
 from distributions.mar.loss import diffusion_loss, losses
 from distributions.mar.training import dropout, loss, nameless
 from distributions.tape import GeneratorTape, RecordingTape
@@ -154,3 +157,53 @@ def test_untrained_weights_are_drawn_as_mar_draws_them() -> None:
         empty = mar_tiny()
     with pytest.raises(ValueError, match="no room for weights"):
         draw(empty, GeneratorTape(0))
+
+
+def test_a_reader_adds_what_it_misses_of_the_masked_tokens() -> None:
+    model, data = tiny(), GeneratorTape(7).normal("images", (3, 16, 16))
+    label, reader = torch.tensor([1, 2, 3]), 0.1 * GeneratorTape(8).normal("reader", (32, 16))
+    without, found = (loss(model, data, label, GeneratorTape(6), 1, 0.0, 5, part) for part in (None, reader))
+    tape = RecordingTape(GeneratorTape(6))
+    loss(model, data, label, tape, 1, 0.0, 5)
+    draws = {item.site: item.value for item in tape.draws}
+    order, names = draws["order"].argsort(-1), torch.where(draws["nameless"] < 0.1, NOBODY, label)
+    missed, w, shape = [], dict(model.state_dict()), model.shape
+    for row in range(3):
+        masked = torch.zeros(16, dtype=torch.bool)
+        masked[order[row, :5]] = True
+        z = hand.backbone(w, shape.heads, shape.depth, shape.buffer, data[row], masked, int(names[row]))
+        missed.append((z[masked] @ reader - data[row][masked]).square().mean())
+    assert abs(float((found - without) / torch.stack(missed).mean()) - 1) < CLOSE
+
+
+def test_places_are_laid_out_so_that_near_ones_are_alike() -> None:
+    model = lay_out(mar_tiny())
+    places, buffer = model.encoder_pos_embed_learned[0], model.shape.buffer
+    assert not places[:buffer].any() and torch.equal(places, model.decoder_pos_embed_learned[0])
+    found = places[buffer:]
+    assert torch.equal(found, model.diffusion_pos_embed_learned[0]) and len(found) == 16
+    row, column = torch.arange(16) // 4, torch.arange(16) % 4
+    apart = (row[:, None] - row).square() + (column[:, None] - column).square()
+    alike = found @ found.T / (found.square().sum(-1))
+    # sum of cos(turn x difference) over frequencies of 1.5 at most falls with the distance up to pi / 1.5 > 2.
+    assert float(alike[apart == 0].min()) > float(alike[apart == 1].max()) > 0.5
+    assert float(alike[apart == 1].min()) > float(alike[apart == 4].max())
+
+
+@pytest.mark.parametrize("data", digits.DATA)
+def test_what_ships_looks_at_the_tokens_around(data: str) -> None:
+    """The loss of one masked token is less, by far, than that of the same model told nothing: a model that had learned
+    no more than what each class looks like at each place would have the two alike.
+    """
+    _, unseen = held_out(getattr(images, data)())
+    model, tape = digits.trained("mar", data), GeneratorTape(0)
+    assert isinstance(model, Mar)
+    told: dict[int, float] = {}
+    with torch.no_grad():
+        for masked in (1, unseen.length):
+            total, rounds = 0.0, 10 if masked == 1 else 1
+            for _ in range(rounds):
+                tokens, label = unseen.batch(128, tape)
+                total += float(loss(model, tokens.float(), label, tape, 4, 0.0, masked)) / rounds
+            told[masked] = total
+    assert told[1] < 0.92 * told[unseen.length]

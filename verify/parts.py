@@ -49,13 +49,13 @@ NOTHING = Parts(None)
 
 
 def parts(study: str, budget: object) -> Parts:
-    """Those of a study at a budget, in a temporary folder of the sources and libraries as they are: after an edit of
-    anything that draws or judges, all parts are computed anew.
+    """Those of a study at a budget, in a temporary folder of the sources, weights and libraries as they are: after an
+    edit of anything that draws or judges, all parts are computed anew.
     """
     source = sha256(f"{budget} {versions()}".encode())
     for package in (distributions, verify):
         root = Path(package.__file__ or "").parent
-        for file in sorted(root.rglob("*.py")):
+        for file in sorted(item for item in root.rglob("*") if item.suffix in (".py", ".safetensors")):
             if file.relative_to(root).parts[0] != "report" and file.stem != "drawings":
                 source.update(file.read_bytes())
     return Parts(Path(tempfile.gettempdir()) / f"specproof-{study}-{source.hexdigest()[:12]}")

@@ -110,12 +110,16 @@ def judge_sampler(
     seed: int = 0,
     metric: str | None = "ks",
     executor: Executor | None = None,
+    shard: int | None = None,
 ) -> Verdict:
-    """Whether ``sampler(rows, seed)`` draws what ``target`` is: see ``verify.check_sampler``."""
+    """Whether ``sampler(rows, seed)`` draws what ``target`` is: see ``verify.check_sampler``.
+
+    ``shard``: rows of a call, by default as many as its speed allows.
+    """
     began = time.perf_counter()
     name = name_of(sampler)
     with isolated():
-        source, blocks = prepared(sampler, target, seed)
+        source, blocks = prepared(sampler, target, seed, shard)
         kind = next(iter(blocks))
         suspects = suite(blocks, source)
         cost = _cost(source, suspects)
@@ -139,8 +143,8 @@ def judge_sampler(
     )  # fmt: skip
 
 
-def prepared(sampler: Sampler, target: Any, seed: int) -> tuple[Drawn, Blocks]:
-    """The source of its shards, of a size that its speed allows, and the checks it is to go through."""
+def prepared(sampler: Sampler, target: Any, seed: int, shard: int | None = None) -> tuple[Drawn, Blocks]:
+    """The source of its shards, of a size given or that its speed allows, and the checks it is to go through."""
     law = _law(target)
     if law is None:
         source = Drawn(sampler, target, 64, seed)
@@ -161,7 +165,7 @@ def prepared(sampler: Sampler, target: Any, seed: int) -> tuple[Drawn, Blocks]:
     if torch.equal(first, source(1)[0]) and bool((first != first[0]).any()):
         raise SubjectError("the sampler returns the same rows for two seeds; draw from `seed` or the global generators")
     each = _fastest(lambda: source(2)) / 64
-    rows = 1 << max(8, min(ROWS.bit_length() - 1, int(math.log2(LONGEST / each))))
+    rows = shard or 1 << max(8, min(ROWS.bit_length() - 1, int(math.log2(LONGEST / each))))
     return Drawn(sampler, source.target, rows, seed, source.event), blocks
 
 

@@ -19,7 +19,7 @@ from verify.continuous_references import continuous_references
 from verify.decode import parents, policy
 from verify.records import Defect, Draft, Verdict
 from verify.sampler import judge_sampler
-from verify.spaces.gaussian import judge_gaussian
+from verify.spaces.gaussian import Budget, judge_gaussian
 from verify.spaces.gaussian_rules import Function, single
 from verify.verifier import Verifier
 
@@ -34,18 +34,22 @@ EPSILON = 0.05
 """The bound, in Kolmogorov's distance, that is enough."""
 
 
-def judged(name: str, verifier: Verifier) -> Verdict:
+def judged(
+    name: str, verifier: Verifier, *, seed: int = 0, rows: int | None = None, shard: int | None = None
+) -> Verdict:
     """One verdict, in seconds: a rule for one Gaussian draft is called as a foreign function is; any other is judged by
-    the first token of a round, against its known law.
+    the first token of a round, against its known law. With ``rows``, and ``shard`` of them at a time, nothing is timed.
     """
     torch.set_num_threads(1)
     defect: Defect | None = getattr(verifier, "defect", None)
     covariance = "any" if defect is not None and defect.covariance == "unequal" else "equal"
     if verifier.claim.laws == "gaussian" and single(verifier):
-        verdict = judge_gaussian(Function(verifier), dim=DIM, covariance=covariance, budget="quick")
+        limits: str | Budget = "quick" if rows is None else Budget(rows, float("inf"))
+        verdict = judge_gaussian(Function(verifier), dim=DIM, covariance=covariance, budget=limits, seed=seed)
     else:
         first = FirstToken(verifier)
-        verdict = judge_sampler(first, first.truth, epsilon=EPSILON, budget=(ROWS, float("inf")))
+        most = (rows or ROWS, float("inf"))
+        verdict = judge_sampler(first, first.truth, epsilon=EPSILON, budget=most, seed=seed, shard=shard)
     return replace(verdict, subject=name)
 
 
