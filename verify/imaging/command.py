@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 
@@ -40,7 +41,12 @@ def run_decode(options: argparse.Namespace) -> int:
         raise SubjectError(f"no device {options.device!r} here; choose cpu") from error
     names = ("model", "verifier", "drafter", "draft_length", "prefill", "guidance", "temperature", "steps", "seed")
     setting = Setting(**{name: getattr(options, name) for name in names}, device=options.device)
-    parts = list(batches(setting, options.images, options.batch, options.output))
+    try:
+        parts = list(batches(setting, options.images, options.batch, options.output))
+    except KeyboardInterrupt:
+        done = len(list(options.output.glob("batch-*.safetensors")))
+        print(f"interrupted: {done} batches lie in {options.output}; the same call goes on from there", file=sys.stderr)
+        raise
     tokens = torch.cat([part.tokens for part in parts])
     found = summary(setting, parts)
     grid(setting.images, tokens[:100]).savefig(options.output / "images.png", dpi=150)

@@ -94,7 +94,7 @@ def study(size: Size, source: Source = shipped, codes: Callable[[int], Any] = co
     cells = []
     for seed, (name, job) in enumerate(track(list(lossless_jobs(size)), label="lossless")):
         measure = partial(known, source(name, size.steps), job, size.images[not job.exact], seed)
-        cells.append(kept.of(f"{name}: {job}", measure))
+        cells.append(kept.of(f"{name}: {job.told}", measure))
     fast = []
     for name in size.timed:
         fast += kept.of(f"speed of {name}", partial(speeds, source(name, 25), size, count(1000)))

@@ -110,6 +110,11 @@ class Job:
     drafter: str = "small"
 
     @property
+    def told(self) -> str:
+        """Its name, which is no other job's."""
+        return f"{self.rule}, {self.draft_length} drafted, {self.prefill:g} filled, {self.batch} at once, {self.drafter}"
+
+    @property
     def exact(self) -> bool:
         """Whether the rule claims to be."""
         return self.verifier is None or self.verifier.claim.exact
