@@ -38,7 +38,7 @@ from verify.imaging.figures import counted
 from verify.studies.images.evidence import levels
 from verify.studies.images.rules import COMPARED, EXACT, LOSSY
 from verify.studies.images.scores import fewer, method, scores
-from verify.studies.images.subjects import Job, parts, shipped, tokens
+from verify.studies.images.subjects import Job, batches, shipped, tokens
 from verify.studies.ladder.bounds import departure
 
 torch.set_num_threads(1)
@@ -51,7 +51,7 @@ plt.rcParams.update({
 mnist, alone, released = shipped("mnist.mar", 12), Job("target alone", None), COMPARED["released"]
 rows = 12
 exact = Job("coalescing_jacobi", EXACT["coalescing_jacobi"], 8, batch=rows, drafter="none")
-(part,) = parts(mnist, exact, rows, 1)
+(part,) = batches(mnist, exact, rows, 1)
 drafted, kept = counted(part.decoded)
 verified, trace = part.decoded.tokens, part.decoded.trace
 where = torch.zeros(rows, 49, dtype=torch.bool).scatter(1, part.decoded.place, part.decoded.kept)
@@ -119,7 +119,7 @@ cases = {
 figure, panels = plt.subplots(1, 4, figsize=(10.5, 2.5), sharey=True)
 for panel, ((kind, name), (rule, images, colour)) in zip(panels, cases.items(), strict=True):
     digits, job = shipped(f"digits.{kind}", 8), Job(name, rule, 8, batch=images)
-    level = torch.cat([levels(digits, item) for item in parts(digits, job, images, 3)])
+    level = torch.cat([levels(digits, item) for item in batches(digits, job, images, 3)])
     gap = departure(level.flatten(0, 1))
     panel.hist(level[..., 4].flatten(), 20, range=(0, 1), density=True, color=colour)
     panel.axhline(1, color=INK, linewidth=0.8, linestyle=":")

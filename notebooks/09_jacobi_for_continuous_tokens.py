@@ -42,7 +42,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from verify.studies.images.evidence import known
-from verify.studies.images.subjects import Job, parts, shipped
+from verify.studies.images.subjects import Job, batches, shipped
 from verify.studies.images.windows import coded, continuous, discrete
 from verify.verifiers.coalescing_jacobi import CoalescingJacobi
 
@@ -55,7 +55,7 @@ plt.rcParams.update({
 
 mnist = shipped("mnist.causal", 12)
 rules = {"coupled": CoalescingJacobi(), "redrawn": CoalescingJacobi(coupled=False)}
-made = {name: next(parts(mnist, Job(name, rule, 12, drafter="none", batch=20), 20, 1)) for name, rule in rules.items()}
+made = {name: next(batches(mnist, Job(name, rule, 12, drafter="none", batch=20), 20, 1)) for name, rule in rules.items()}
 for name, part in made.items():
     rounds = part.decoded.trace.rounds.double()
     print(f"{name}: {float(rounds.mean()):.1f} evaluations of the backbone an image in place of 49, "

@@ -313,7 +313,9 @@ def test_a_wrong_call_is_one_sentence(words: str, tmp_path: Path, capsys: pytest
     assert len(told.err) < 300 and "Traceback" not in told.err
 
 
-def test_an_interrupt_ends_the_command_and_keeps_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_ends_the_command_and_keeps_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     written = running._write
 
     def once(found: Decoded, file: Path) -> None:
@@ -324,6 +326,7 @@ def test_an_interrupt_ends_the_command_and_keeps_the_images(tmp_path: Path, monk
     words = f"decode --model digits.causal --steps 3 --images 4 --batch 2 --output {tmp_path}".split()
     assert cli.main(words) == cli.INTERRUPTED
     assert (tmp_path / "batch-00000.safetensors").is_file() and not (tmp_path / "summary.json").exists()
+    assert capsys.readouterr().err.startswith("interrupted: 1 of 2 batches ")
 
 
 # --- what ships ------------------------------------------------------------------------------------------------------

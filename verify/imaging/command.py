@@ -44,8 +44,9 @@ def run_decode(options: argparse.Namespace) -> int:
     try:
         parts = list(batches(setting, options.images, options.batch, options.output))
     except KeyboardInterrupt:
-        done = len(list(options.output.glob("batch-*.safetensors")))
-        print(f"interrupted: {done} batches lie in {options.output}; the same call goes on from there", file=sys.stderr)
+        done, total = len(list(options.output.glob("batch-*.safetensors"))), -(-options.images // options.batch)
+        told = f"interrupted: {done} of {total} batches are in {options.output}; the same call goes on from there"
+        print(told, file=sys.stderr)
         raise
     tokens = torch.cat([part.tokens for part in parts])
     found = summary(setting, parts)

@@ -112,7 +112,8 @@ class Job:
     @property
     def told(self) -> str:
         """Its name, which is no other job's."""
-        return f"{self.rule}, {self.draft_length} drafted, {self.prefill:g} filled, {self.batch} at once, {self.drafter}"
+        run = f"{self.draft_length} drafted, {self.prefill:g} filled, {self.batch} at once"
+        return f"{self.rule}, {run}, {self.drafter}"
 
     @property
     def exact(self) -> bool:
