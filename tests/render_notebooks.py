@@ -28,6 +28,7 @@ from verify.report.pages import templates
 
 PAGES = Path(__file__).resolve().parents[1] / "reports" / "notebooks"
 LONGEST = 14  # lines of code that are shown at once; more unfold
+LONG = 50  # characters of a formula in the text
 
 
 def render(source: Path) -> None:
@@ -59,7 +60,8 @@ def page(notebook: Any) -> str:
 
 def _cell(cell: Any) -> dict[str, Any]:
     if cell.cell_type == "markdown":
-        return {"markdown": _markdown().render(cell.source)}
+        text = _markdown().render(cell.source)
+        return {"markdown": text.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")}
     code = highlight(cell.source, PythonLexer(), HtmlFormatter())
     code = re.sub(r'<span class="(?:n|p|w)">(.*?)</span>', r"\1", code)  # most of it, and in the colour of the text
     outputs = [found for output in cell.outputs if (found := _output(output)) is not None]
@@ -96,7 +98,8 @@ def _formula(text: str, options: dict[str, Any]) -> str:
     text = re.sub(r"\\\\\[[\d.]+\w+\]", r"\\\\", text)  # room between rows, which MathML has of itself
     if options.get("display_mode"):
         return f'<div class="maths">{convert(text, display="block")}</div>'
-    return str(convert(text))
+    # A formula in the text is not broken: one that a phone has no room for scrolls by itself.
+    return f'<span class="long">{convert(text)}</span>' if len(text) > LONG else str(convert(text))
 
 
 def _colours() -> str:

@@ -10,15 +10,24 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 
 from verify.errors import SubjectError
 from verify.records import Counterexample, Finding, Verdict
-from verify.report.figures import MOST_OUTCOMES, excess_figure, law_figure
-from verify.report.pages import allowance, banner, bias, html_page, markdown_cell, markdown_fence, write_report
+from verify.report.chapters import chapters
+from verify.report.figures import drawing, excess_figure, gap_figure
+from verify.report.groups import MOST_OUTCOMES, Row, groups, outcomes, separation, tiles
+from verify.report.leads import lead
+from verify.report.pages import html_page, write_report
 from verify.report.provenance import provenance
 from verify.report.store import Results, load, save
+from verify.report.svg import themed
+from verify.report.words import allowance, banner, bias, code, markdown_cell, markdown_fence, number, risk
+from verify.report.written import written
+from verify.study import Study, write
 
 HOSTILE = "</script><script>alert('x')</script> | `a` <img src=http://example.org/x.png> $x$ [l](javascript:1) &amp; \""
 ORIGIN = {"command": "specproof audit", "seed": "0"}
@@ -129,7 +138,7 @@ def test_the_embedded_data_are_the_verdicts(page: str) -> None:
 def test_surprises_come_first_and_open(page: str) -> None:
     cases = re.findall(r'<details id="case-(\d)"( open)?>', page)
     assert cases == [("3", " open"), ("2", ""), ("4", "")]
-    assert page.count('class="surprise"') == 1
+    assert page.count('class="surprise"') == 2  # by itself before all others, and in its family
 
 
 def test_both_colour_schemes_are_served(page: str) -> None:
@@ -139,9 +148,9 @@ def test_both_colour_schemes_are_served(page: str) -> None:
     defined = re.findall(r"(--\w+):", style)
     for name in ("--page", "--ink", "--link", "--bad", "--muted", "--faint"):
         assert defined.count(name) == 2, name
-    for drawing in re.findall(r"<svg.*?</svg>", page, flags=re.S):
-        assert "var(--ink" in drawing
-        assert not re.search(r"(?:fill|stroke): #", drawing)
+    for picture in re.findall(r"<svg.*?</svg>", page, flags=re.S):
+        assert "var(--ink" in picture
+        assert not re.search(r"(?:fill|stroke): #", picture)
 
 
 def test_a_rerun_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -163,15 +172,15 @@ def test_a_rerun_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_figures_of_an_earlier_report_do_not_stay(tmp_path: Path) -> None:
     write_report(VERDICTS, tmp_path, provenance=ORIGIN)
-    assert (tmp_path / "figures" / "law-2.svg").is_file()
+    assert (tmp_path / "figures" / "gap.svg").is_file()
     write_report(VERDICTS[:1], tmp_path, provenance=ORIGIN)
-    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["excess.svg"]
+    assert {path.name for path in (tmp_path / "figures").glob("[eg]*.svg")} == {"excess.svg"}
 
 
 def test_the_markdown_table_has_a_row_a_verdict_and_shows_the_figures(tmp_path: Path) -> None:
     write_report(VERDICTS, tmp_path, provenance=ORIGIN, skipped=["one | thing <b>"])
     text = (tmp_path / "index.md").read_text()
-    rows = [line for line in text.splitlines() if re.match(r"\| \d+ \|", line)]
+    rows = [line for line in text.splitlines() if re.match(r"\| \d+ \|.*total variation", line)]
     assert len(rows) == len(VERDICTS)
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {9}
     for figure in re.findall(r"\]\((figures/[^)]*)\)", text):
@@ -241,21 +250,102 @@ def test_the_excess_figure_has_a_point_a_verdict_and_the_line_between_possible_a
     assert excess_figure(points[2:]) is None
 
 
-def test_the_law_figure_shows_the_outcomes_that_differ_most() -> None:
+def test_the_gap_figure_needs_two_enumerated_verdicts_and_has_a_row_a_status() -> None:
+    exact = [verdict(subject="a", high=1e-16), verdict("lossy", 0.25, 0.25, subject="b")]
+    picture = gap_figure([*exact, verdict(subject="c", evidence="sampled")])
+    assert picture is not None and "what counts as zero" in picture
+    assert ">lossless<" in picture and ">lossy<" in picture and ">inconclusive<" not in picture
+    assert gap_figure(exact[:1]) is None
+
+
+def test_the_outcomes_shown_are_those_that_differ_most() -> None:
     names = [f"outcome {index}" for index in range(MOST_OUTCOMES + 5)]
     wanted = dict.fromkeys(names, 1 / len(names))
     found = {name: share + 1e-4 * index for index, (name, share) in enumerate(wanted.items())}
-    drawing = law_figure(Counterexample(0.1, "", found=found, wanted=wanted), "law")
-    assert drawing is not None
-    assert "(5 more outcomes not shown)" in drawing
-    assert all((f">{name}<" in drawing) == (index >= 5) for index, name in enumerate(names))
-    assert law_figure(Counterexample(0.1, ""), "law") is None
+    shown, hidden = outcomes(Counterexample(0.1, "", found=found, wanted=wanted))
+    assert hidden == 5 and [item.name for item in shown] == names[5:]
+    assert max(item.found_share for item in shown) == pytest.approx(100.0)
+    assert shown[0].wanted_share == pytest.approx(100 * wanted[names[5]] / found[names[-1]])
+    assert outcomes(Counterexample(0.1, "")) == ([], 0)
 
 
-def test_an_outcome_may_be_called_anything() -> None:
-    """Dollar signs are mathematics to matplotlib, and unbalanced ones an error."""
-    drawing = law_figure(Counterexample(0.1, "", found={r"$\bad{": 1.0, "<b>": 0.0}, wanted={r"$\bad{": 0.5}), "law")
-    assert drawing is not None and r"$\bad{" in drawing and "<b>" not in drawing
+def test_a_drawing_is_themed_and_small_and_stays_so() -> None:
+    """Black is the page's ink, white the page; styles that repeat are classes; a second pass changes nothing."""
+    figure = Figure((3, 2))
+    axes = figure.add_subplot()
+    axes.axhspan(1, 2, color="#ffffff")
+    axes.plot([1, 2, 4], color="#2b303a")
+    axes.set_title("$x^2$ & more")
+    picture = drawing(figure, "one", "A drawing.")
+    assert themed(picture) == picture
+    assert ElementTree.fromstring(picture).tag.endswith("svg")
+    assert not re.search(r"(?:fill|stroke): #(?:000000|2b303a|ffffff)", picture) and "var(--page" in picture
+    assert not re.search(r' d="[^"]*\.\d{3}', picture)
+    styles = re.findall(r' style="([^"]*)"', picture)
+    assert all(styles.count(style) < 3 for style in styles)
+    classes = set(re.findall(r' class="([^"]*)"', picture))
+    assert classes and all(f".{name}{{" in picture for name in classes)
+
+
+# --- chapters
+
+
+def test_the_verdicts_stand_in_families_and_the_opening_counts_them() -> None:
+    names = ("block", "saboteurs/a", "controls/b", "transformers 5 x", "saboteurs/c")
+    status = ("lossless", "lossy", "lossless", "lossless", "lossless")
+    every = [verdict(state, subject=name) for state, name in zip(status, names, strict=True)]
+    found = groups([Row(place, item) for place, item in enumerate(every, 1)])
+    assert [(group.name, len(group.rows)) for group in found] == [
+        ("Built-in verifiers", 1), ("Planted defects", 2), ("Controls", 1), ("transformers as installed", 1),
+    ]  # fmt: skip
+    assert dict(map(reversed, tiles(Results(tuple(every), ORIGIN), 0.001)))["planted defects found"] == "1 of 2"
+    assert ("0 of 1", "lossless controls accused") in tiles(Results(tuple(every), ORIGIN), 0.001)
+    assert tiles(Results(tuple(every), ORIGIN), 0.0021)[-1][0] == "1 in 476"
+
+
+def test_the_separation_is_of_enumerated_verdicts_alone() -> None:
+    every = [verdict(high=4e-16), verdict("lossy", 1e-9, 1e-9), verdict(high=0.3, evidence="sampled")]
+    assert "4.0e-16" in separation(every) and "1.0e-09" in separation(every) and "0.3" not in separation(every)
+    assert separation(every[:1]) == ""
+
+
+def test_every_chapter_says_how_to_make_what_is_missing(tmp_path: Path) -> None:
+    write_report(VERDICTS, tmp_path, provenance=ORIGIN)
+    page = (tmp_path / "index.html").read_text()
+    for name in ("engine_trial", "ladder", "kill_matrix", "jacobi", "images", "live_audit"):
+        assert f"specproof study {name}</code>" in page
+    assert "make bench</code>" in page and "make render</code>" in page
+    assert "28 are faster than the acceptance beside them allows" in page  # 21 of one shipped table, 7 of the other
+    assert "verdicts.json" in page and 'id="results"' not in page
+
+
+def test_a_chapter_shows_the_figures_tables_and_words_of_its_study(tmp_path: Path) -> None:
+    """A matrix of planted defects, as the study writes it, and the sentence that is read from it."""
+    figure = Figure((3, 2))
+    figure.add_subplot().plot([1, 2])
+    rows = [{"saboteur": "one", "law": "sees it", "ks": "-"}, {"saboteur": "two", "law": "", "ks": ""}]
+    tables = {"Saboteur by check": rows, "Control by check": [{"control": "fine", "law": "", "ks": ""}]}
+    for name in ("kill_matrix", "continuous_kill_matrix"):
+        write(Study("The <matrix>", "Some `words`.", tables, {"A figure": figure}), name, tmp_path / "studies", ORIGIN)
+    write_report(VERDICTS, tmp_path, provenance=ORIGIN)
+    page = (tmp_path / "index.html").read_text()
+    assert "4 public bugs and mutants, one in each row; 2 unseen by every check." in page
+    assert "Of 2 lossless rules that were called lossy somewhere, none is accused." in page
+    assert page.count('<td class="seen"') == 2 and page.count('<td class="unasked"') == 2
+    assert "The &lt;matrix&gt;" in page and "Some <code>words</code>." in page
+    (part,) = (part for part in chapters(written(tmp_path / "studies"), tmp_path) if part.anchor == "matrices")
+    assert part.missing == []
+
+
+def test_a_study_of_other_columns_is_shown_without_the_sentence() -> None:
+    assert lead(lambda studies: str(studies["none"]), {}) == ""
+
+
+def test_numbers_and_words() -> None:
+    assert number(12345.678) == "12,346" and number(1 / 3) == "0.3333" and number(10000) == "10,000"
+    assert number(None) == number(math.nan) == "–" and number("x") == "x" and number(True) == "True"
+    assert code("a `b` **c** 3e-05 <") == "a <code>b</code> <strong>c</strong> 3e\u201105 &lt;"
+    assert risk([verdict(), verdict(evidence="sampled", confidence=0.75)]) == 0.25
 
 
 # --- storage and provenance

@@ -31,8 +31,8 @@ def test_a_study_is_written_as_pages_data_and_pictures(tmp_path):
     paths = write(a_study(), "demo", tmp_path, {"command": "specproof study demo", "seed": "0"})
     assert [path.name for path in paths] == ["demo.html", "demo.md", "demo.json", "demo-1.svg"]
     page, text = paths[0].read_text(), paths[1].read_text()
-    assert "<p>One <code>name</code>.</p>" in page and "<p><strong>Another</strong> paragraph.</p>" in page
-    assert "Rules &lt;compared&gt;" in page and "<td>0.3333</td>" in page
+    assert "One <code>name</code>.</p>" in page and "<p><strong>Another</strong> paragraph.</p>" in page
+    assert "Rules &lt;compared&gt;" in page and ">0.3333</td>" in page
     assert "| a\\|b |  | x &lt; y |" in text and "![A `curve`](demo-1.svg)" in text
     assert json.loads(paths[2].read_text())["tables"]["Biases"][0] == {"rule": "block", "bias": 1 / 3}
     assert ElementTree.fromstring(paths[3].read_text()).tag.endswith("svg")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import multiprocessing
 import os
@@ -27,7 +26,7 @@ from verify.scenarios import Scenario, scenarios
 from verify.spaces.continuous import judged
 from verify.verifier import Verifier, catalog
 
-BUDGETS: Mapping[str, tuple[tuple[int, ...], int]] = {"quick": ((2, 3), 1 << 14), "thorough": ((2, 3, 5), 1 << 16)}
+BUDGETS: Mapping[str, tuple[tuple[int, ...], int]] = {"quick": ((2, 3), 1 << 16), "thorough": ((2, 3, 5), 1 << 18)}
 """The vocabularies that are enumerated, and the rows that a continuous rule is drawn."""
 SHARD = 1 << 10
 """Rows a shard, whatever their speed: a finding must not depend on the machine."""
@@ -59,10 +58,7 @@ def cells(budget: str = "quick", seeds: int = 1, only: Iterable[str] = ()) -> li
     chosen = list(dict.fromkeys(only)) or list(every)
     for name in chosen:
         if name not in every:
-            near = difflib.get_close_matches(name, [*every, *(item.rpartition("/")[2] for item in every)], 1)
-            raise SubjectError(
-                f"there is no {name!r}; " + (f"did you mean {near[0]}?" if near else "see specproof list")
-            )
+            raise SubjectError(f"there is no {name!r}; specproof list, --saboteurs or --controls, has the names")
     named = list(scenarios(BUDGETS[budget][0]))
     return [
         Cell(name, every[name], scenario, seed, budget)
@@ -107,7 +103,7 @@ def campaign(jobs: Sequence[Cell], output: Path, executor: Executor | None = Non
     ``concurrent.futures``. Raises SubjectError where the file is another's.
     """
     functions = {cell.name: repr(cell.verifier) for cell in jobs}
-    sizes = {"cells": len(jobs), "budgets": sorted({cell.budget for cell in jobs})}
+    sizes = {name: sorted({getattr(cell, name) for cell in jobs}) for name in ("budget", "seed", "scenario")}
     settings = {"specproof": verify.__version__, "torch": str(torch.__version__), **sizes, "functions": functions}
     head = json.dumps({"campaign": settings}) + "\n"
     known = {(row["verifier"], row["scenario"], row["seed"]): row for row in _resumed(output, head)}

@@ -1,5 +1,5 @@
-"""The command line: ``specproof list | check | audit | study | report | train | decode | bench | audit-log | claims |
-doctor``.
+"""The command line: ``specproof list | check | audit | campaign | study | report | train | decode | bench | audit-log |
+claims | guide | doctor``.
 
 Whatever imports torch is imported when a command runs, so that ``--help`` and wrong options answer at once.
 """
@@ -31,9 +31,9 @@ WRONG_CALL, INTERRUPTED = 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status.
 
-    ``check``: 0 lossless, 1 lossy, 2 inconclusive. ``audit-log``: 0 consistent, 1 faulty, 2 inconclusive. ``audit`` and
-    ``doctor``: 0 if all is as expected, else 1. Always: 3 with one line on stderr where the call or the file is wrong,
-    130 after an interrupt.
+    ``check``: 0 lossless, 1 lossy, 2 inconclusive. ``audit-log``: 0 consistent, 1 faulty, 2 inconclusive. ``audit``,
+    ``campaign`` and ``doctor``: 0 if all is as expected, else 1. Always: 3 with one line on stderr where the call or
+    the file is wrong, 130 after an interrupt.
     """
     try:
         options = _parser().parse_args(arguments)
@@ -110,6 +110,14 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", commands.run_report, "make the pages again from the verdicts of the last audit")
     for added in (audit, report):
         added.add_argument("--output", type=Path, default=Path("reports"), metavar="FOLDER", help="default: reports")
+    campaign = command("campaign", commands.run_campaign, "judge every rule on every scenario, and go on after a kill")
+    campaign.add_argument("--output", type=Path, required=True, metavar="FILE", help="findings, a line of JSON a cell")
+    campaign.add_argument("--seeds", type=int, default=1, metavar="N", help="variants of each scenario (default: 1)")
+    cores = os.cpu_count() or 1
+    campaign.add_argument("--workers", type=int, default=cores, metavar="N", help="processes (default: one a core)")
+    sizes = "vocabularies 2 and 3, or 5 too, and more rows"
+    campaign.add_argument("--budget", choices=("quick", "thorough"), default="quick", help=sizes)
+    campaign.add_argument("--only", nargs="+", metavar="NAME", help="as in the audit: block, saboteurs/cache_skip, ...")
     study = command("study", commands.run_study, "compute the tables and figures of one study, or of all of them")
     study.add_argument("name", nargs="?", help="default: all; an unknown name lists them")
     study.add_argument(
@@ -128,5 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     logs = command("audit-log", run_audit_log, "judge a log: exit 0 consistent, 1 faulty, 2 inconclusive")
     add_log_options(logs)
     add_claim_options(command("claims", run_claims, "hold published speed-ups against what acceptance allows"))
+    guide = command("guide", commands.run_guide, "how to add a verifier, a law, a check or an adapter, by example")
+    guide.add_argument("name", nargs="?", help="default: list them")
     command("doctor", commands.run_doctor, "show where the packages are imported from, and which versions")
     return parser

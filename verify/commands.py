@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -251,6 +251,41 @@ def _workers() -> ProcessPoolExecutor:
     """A process for each core, each with one thread; fresh ones, since a forked torch may hang in its threads."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=_one_thread)
+
+
+def run_campaign(options: argparse.Namespace) -> int:
+    """Judge what the file lacks, and say what is not as claimed; 0 if everything is. An interrupt loses nothing."""
+    _one_thread()
+    from verify.campaign import campaign, cells, processes, surprises
+
+    if options.seeds < 1 or options.workers < 1:
+        raise SubjectError(f"--seeds {options.seeds} --workers {options.workers}: give whole numbers from 1")
+    jobs = cells(options.budget, options.seeds, options.only or ())
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.nullcontext() if options.workers == 1 else processes(options.workers) as executor:
+        try:
+            rows = campaign(jobs, options.output, executor)
+        except BrokenExecutor:
+            raise SubjectError("a worker was killed, perhaps for memory; run again, with fewer --workers") from None
+    sentences = surprises(jobs, rows)
+    for sentence in sentences:
+        print("!", sentence)
+    said = f"{len(sentences)} not as claimed" if sentences else "every finding is as claimed"
+    names = len({cell.name for cell in jobs})
+    print(f"{len(rows)} cells of {names} functions, seeds 0 to {options.seeds - 1}: {said}. See {options.output}.")
+    return 1 if sentences else 0
+
+
+def run_guide(options: argparse.Namespace) -> int:
+    """Print a guide, or the list of them."""
+    guides = {path.stem: path for path in sorted((Path(__file__).parent / "guides").glob("*.md"))}
+    if options.name is None:
+        _table([(name, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")) for name, path in guides.items()])
+        return 0
+    if options.name not in guides:
+        raise SubjectError(f"there is no guide {options.name!r}; there are {', '.join(guides)}")
+    print(guides[options.name].read_text(encoding="utf-8"), end="")
+    return 0
 
 
 def run_report(options: argparse.Namespace) -> int:

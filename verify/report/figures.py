@@ -13,22 +13,15 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from verify.records import Counterexample, Verdict
+from verify.records import Verdict
+from verify.report.svg import COLOURS as COLOURS
+from verify.report.svg import FAINT as FAINT
+from verify.report.svg import INK as INK
+from verify.report.svg import MUTED as MUTED
+from verify.report.svg import THEME, themed
 
-# Each is drawn in a colour that nothing else uses, then replaced by the page's variable (with a fallback that is
-# readable on white and on black, for a figure that is opened by itself).
-INK, MUTED, FAINT = "#010101", "#020202", "#030303"
-COLOURS = {"lossless": "#040404", "lossy": "#050505", "inconclusive": "#060606"}
-THEME = {
-    INK: "var(--ink, #808080)",
-    MUTED: "var(--muted, #808080)",
-    FAINT: "var(--faint, #80808040)",
-    COLOURS["lossless"]: "var(--good, #2e9e5b)",
-    COLOURS["lossy"]: "var(--bad, #dd4a48)",
-    COLOURS["inconclusive"]: "var(--unsure, #c98a1b)",
-}
 MARKERS = {"lossless": "o", "lossy": "D", "inconclusive": "s"}
-MOST_OUTCOMES = 12
+TOLERANCE = 1e-12  # an enumerated bias above it is one
 
 
 def excess_figure(verdicts: Sequence[Verdict]) -> str | None:
@@ -51,16 +44,15 @@ def excess_figure(verdicts: Sequence[Verdict]) -> str | None:
     right = max(0.1, *(1.15 * excess for _, _, excess in points))
     high = max(0.1, right, *(1.15 * _middle(verdict) for _, verdict, _ in points))
     with _style():
-        figure, axes = _axes(4.9, 3.3)
+        figure, axes = _axes(6.4, 3.8)
         axes.fill_between([0, right], [0, right], 0, color=FAINT, linewidth=0)
         axes.plot([left, 0, right], [0, 0, right], color=MUTED, linewidth=1)
         axes.text(right * 0.97, right * 0.06, "impossible", ha="right", va="bottom", color=MUTED, fontsize=8.5)
         taken: list[tuple[float, float]] = []
         for number, verdict, excess in points:
             colour, middle = COLOURS[verdict.status], _middle(verdict)
-            if verdict.evidence != "exact":
-                top = min(verdict.bias_upper, high) if math.isfinite(verdict.bias_upper) else high
-                axes.plot([excess, excess], [verdict.bias_lower, top], color=colour, linewidth=1)
+            if verdict.evidence != "exact" and verdict.bias_upper < 1:
+                axes.plot([excess, excess], [verdict.bias_lower, verdict.bias_upper], color=colour, linewidth=1)
             (mark,) = axes.plot(
                 [excess], [middle], MARKERS[verdict.status], color=colour, markersize=6, alpha=0.8, markeredgewidth=0
             )
@@ -78,33 +70,32 @@ def excess_figure(verdicts: Sequence[Verdict]) -> str | None:
         return drawing(figure, "excess", "Bias against acceptance minus overlap.", titles)
 
 
-def law_figure(case: Counterexample, name: str) -> str | None:
-    """The law found beside the law wanted, outcome by outcome; the dozen that differ most where there are more."""
-    outcomes = list(dict.fromkeys([*case.wanted, *case.found]))
-    if not outcomes:
+def gap_figure(verdicts: Sequence[Verdict]) -> str | None:
+    """The bias of every enumerated verdict on one logarithmic line: rounding on the left, defects on the right.
+
+    None where fewer than two verdicts rest on enumeration. What is below 1e-17 is drawn there.
+    """
+    exact = [verdict for verdict in verdicts if verdict.evidence == "exact" and math.isfinite(verdict.bias_upper)]
+    if len(exact) < 2:
         return None
-    gap = {item: abs(case.found.get(item, 0.0) - case.wanted.get(item, 0.0)) for item in outcomes}
-    shown = set(sorted(outcomes, key=lambda item: -gap[item])[:MOST_OUTCOMES])
-    rows = [item for item in outcomes if item in shown]
     with _style():
-        figure, axes = _axes(4.9, 0.75 + 0.36 * len(rows))
-        place = range(len(rows))
-        wanted = [case.wanted.get(item, 0.0) for item in rows]
-        found = [case.found.get(item, 0.0) for item in rows]
-        axes.barh([at - 0.19 for at in place], wanted, 0.36, color=MUTED, label="wanted", linewidth=0)
-        axes.barh([at + 0.19 for at in place], found, 0.36, color=COLOURS["lossy"], label="found", linewidth=0)
-        room = max([*wanted, *found, 1e-9])
-        for at, item in enumerate(rows):
-            difference = case.found.get(item, 0.0) - case.wanted.get(item, 0.0)
-            axes.text(
-                max(wanted[at], found[at]) + 0.02 * room, at, f"{difference:+.3g}".replace("-", "−"),
-                va="center", color=INK, fontsize=8.5,
-            )  # fmt: skip
-        axes.set_yticks(list(place), [item if len(item) < 28 else item[:27] + "…" for item in rows], parse_math=False)
-        axes.set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1.2 * room))
-        hidden = len(outcomes) - len(rows)
-        axes.set_xlabel(f"probability ({hidden} more outcomes not shown)" if hidden else "probability")
-        return drawing(figure, name, "The law found beside the law wanted.", {})
+        figure, axes = _axes(6.2, 1.75)
+        for row, status in enumerate(("lossless", "lossy", "inconclusive")):
+            found = [max(verdict.bias_upper, 1e-17) for verdict in exact if verdict.status == status]
+            if found:
+                # Points of a row are spread in height, so that those of nearly equal bias can be told apart.
+                height = [-row + 0.28 * math.sin(2.4 * place) for place in range(len(found))]
+                axes.plot(
+                    found, height, MARKERS[status], color=COLOURS[status], markersize=6, alpha=0.65, markeredgewidth=0
+                )
+        axes.axvline(TOLERANCE, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.text(TOLERANCE * 1.8, 0.36, "what counts as zero", color=MUTED, fontsize=8.5, va="center")
+        shown = [status for status in MARKERS if any(verdict.status == status for verdict in exact)]
+        rows = [-list(MARKERS).index(status) for status in shown]
+        axes.set_yticks(rows, shown)
+        axes.set(xscale="log", xlim=(5e-18, 2.0), ylim=(min(rows) - 0.55, 0.55))
+        axes.set_xlabel("bias: total variation from the target's law")
+        return drawing(figure, "gap", "The bias of every enumerated verdict.")
 
 
 def _middle(verdict: Verdict) -> float:
@@ -132,7 +123,8 @@ def drawing(figure: Figure, name: str, label: str, titles: Mapping[str, str] | N
     """The drawing as an ``<svg>`` element: no date, no metadata, ids of its own, the page's colours and fonts."""
     page = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(page, format="svg", transparent=True, metadata={"Date": None})
+        # A legend that is wider than the figure makes it wider, in place of being cut off.
+        figure.savefig(page, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
     text = page.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.S)
@@ -145,7 +137,7 @@ def drawing(figure: Figure, name: str, label: str, titles: Mapping[str, str] | N
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(r"<svg ", f'<svg role="img" aria-label="{escape(label, quote=True)}" ', text, count=1)
-    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+    return themed("\n".join(line.rstrip() for line in text.splitlines()) + "\n")
 
 
 def _font(family: str | None, size: str | None) -> str:

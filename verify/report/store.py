@@ -47,8 +47,11 @@ class Results:
 
 
 def save(results: Results, path: Path) -> None:
-    """Write the results as indented JSON."""
-    path.write_text(json.dumps(results.to_dict(), indent=1) + "\n", encoding="utf-8")
+    """Write the results as JSON, a verdict a line."""
+    data = results.to_dict()
+    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in data["results"])
+    text = json.dumps(data | {"results": []}, indent=1)
+    path.write_text(text.replace('"results": []', f'"results": [\n{lines}\n ]', 1) + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> Results:
