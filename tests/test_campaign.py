@@ -94,16 +94,17 @@ def test_other_processes_and_a_cluster_find_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [cell.name for cell in cells() if cell.scenario == CONTINUOUS])
+@pytest.mark.parametrize("name", ["last_gaussian", "reflection", "saboteurs/gaussian_residual_target"])
 def test_a_continuous_rule_is_judged_alike_beside_others(name: str) -> None:
     """What is timed depends on how busy the machine is; a cell is not."""
     (job,) = cells("quick", 1, [name])
-    with ThreadPoolExecutor(1) as busy:
-        stop: list[int] = []
-        spinning = busy.submit(lambda: [stop or sum(range(1000)) for _ in iter(lambda: bool(stop), True)] and None)
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
         beside = judge(job)
-        stop.append(1)
-        spinning.result()
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
     assert judge(job) == beside
 
 
@@ -166,6 +167,21 @@ def test_an_interrupt_keeps_what_is_known(tmp_path: Path, monkeypatch: pytest.Mo
         assert lines_of(path) == 1 + 5
     monkeypatch.setattr("verify.campaign.judge", judge)
     assert len(campaign(jobs, path)) == len(jobs)
+
+
+@pytest.mark.slow
+def test_an_interrupt_at_a_terminal_is_quiet(tmp_path: Path) -> None:
+    """Every process of the terminal's group is sent the signal, the workers too; the status is that of an interrupt."""
+    path = tmp_path / "findings.jsonl"
+    call = [sys.executable, "-m", "verify", *arguments(path, "2")]
+    running = subprocess.Popen(call, start_new_session=True, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1])
+    while lines_of(path) < 4:
+        assert running.poll() is None
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGINT)
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130 and said == b""
+    assert 4 <= lines_of(path) < 39 and path.read_bytes().endswith(b"\n")
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,7 @@ def test_the_adapter_is_on_the_command_line(place: Path, capsys: Any) -> None:
     assert printed.startswith("lossless [exact] an/example accept") and "run verbatim: accept.py sha256" in printed
 
 
+@pytest.mark.slow
 def test_a_block_that_fails_is_seen(place: Path) -> None:
     """The planted error: the residual of another rule in the verifier's file."""
     text = GUIDES["verifier"].read_text()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from verify.judge import assert_lossless, check_decoder, check_sampler, check_verifier
     from verify.records import Verdict
+    from verify.vocabulary.identity import check_identity
 
 __version__ = "0.1.0"
 __all__ = ["Verdict", "assert_lossless", "check_decoder", "check_identity", "check_sampler", "check_verifier"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections import defaultdict
@@ -102,7 +103,8 @@ def campaign(jobs: Sequence[Cell], output: Path, executor: Executor | None = Non
     most, and its cell is judged again. Where a cell was judged changes no digit. ``executor``: any of
     ``concurrent.futures``. Raises SubjectError where the file is another's.
     """
-    functions = {cell.name: repr(cell.verifier) for cell in jobs}
+    # A field that is a function shows its address, which is another in every process.
+    functions = {cell.name: re.sub(" at 0x[0-9a-f]+", "", repr(cell.verifier)) for cell in jobs}
     sizes = {name: sorted({getattr(cell, name) for cell in jobs}) for name in ("budget", "seed", "scenario")}
     settings = {"specproof": verify.__version__, "torch": str(torch.__version__), **sizes, "functions": functions}
     head = json.dumps({"campaign": settings}) + "\n"
