@@ -55,7 +55,8 @@ plt.rcParams.update({
 
 mnist = shipped("mnist.causal", 12)
 rules = {"coupled": CoalescingJacobi(), "redrawn": CoalescingJacobi(coupled=False)}
-made = {name: next(batches(mnist, Job(name, rule, 12, drafter="none", batch=20), 20, 1)) for name, rule in rules.items()}
+jobs = {name: Job(name, rule, 12, drafter="none", batch=20) for name, rule in rules.items()}
+made = {name: next(batches(mnist, job, 20, 1)) for name, job in jobs.items()}
 for name, part in made.items():
     rounds = part.decoded.trace.rounds.double()
     print(f"{name}: {float(rounds.mean()):.1f} evaluations of the backbone an image in place of 49, "

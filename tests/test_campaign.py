@@ -205,6 +205,17 @@ def test_another_file_is_refused_and_left_alone(text: str | None, says: str, tmp
     assert path.read_text() == text
 
 
+def test_settings_are_the_same_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule whose field is a function shows where that lies in memory; a restart would be refused."""
+    jobs, path = cells("quick", 1, ["coalescing"]), tmp_path / "findings.jsonl"
+    assert " at 0x" in repr(jobs[0].verifier)
+    row = {"verifier": "coalescing", "scenario": CONTINUOUS, "seed": 0}
+    monkeypatch.setattr("verify.campaign.judge", lambda cell: json.dumps(row))
+    campaign(jobs, path)
+    head = path.read_text().splitlines()[0]
+    assert "Coalescing(coupling=<function maximal>)" in head
+
+
 def test_settings_that_differ_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "findings.jsonl"
     campaign(some("rejection", seeds=1), path)

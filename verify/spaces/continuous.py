@@ -28,8 +28,7 @@ SIGNAL = torch.tensor([1.0, 0.8, 0.3], dtype=torch.float64)
 GRID = Schedule(SIGNAL, (1 - SIGNAL.square()).sqrt())
 """Two steps, so long that the last one adds noise enough to keep something."""
 ROWS = 1 << 16
-"""Of a rule that is judged by its first token; however long they take, so that a verdict does not depend on the
-machine."""
+"""Of a rule that is judged by its first token, however long they take: a slow machine sees as much as a fast one."""
 EPSILON = 0.05
 """The bound, in Kolmogorov's distance, that is enough."""
 
