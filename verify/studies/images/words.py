@@ -40,7 +40,7 @@ def _by_length(cells: Sequence[Known]) -> Iterator[str]:
 
 def _cost(cells: Sequence[Speed]) -> Iterator[str]:
     exact = [c for c in cells if c.job.exact]
-    best = max(exact, key=lambda c: c.measured)
+    best = max(exact, key=lambda c: (round(c.measured, 2), c.acceptance))
     yield (
         f"The largest speed-up of an exact rule with a drafter is {best.measured:.2f} measured and "
         f"{best.predicted:.2f} predicted ({best.subject}, draft length {best.job.draft_length}, batch "
