@@ -20,7 +20,7 @@ import torch
 
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.campaign import BUDGETS, CONTINUOUS, Cell, campaign, cells, judge, processes, surprises, tilted
+from verify.campaign import BUDGETS, CONTINUOUS, Cell, campaign, cells, judge, surprises, tilted
 from verify.cli import main
 from verify.errors import SubjectError
 from verify.records import Claim, Draft, Outcome
@@ -29,6 +29,7 @@ from verify.scenarios import scenarios
 from verify.verifier import catalog
 from verify.verifiers.lenient import Lenient
 from verify.verifiers.rejection import Rejection
+from verify.workers import processes
 
 torch.set_num_threads(1)  # on tensors this small, threads cost more than they give
 SOME = ("ties/2", "one_node/2", "equal_laws/3")

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from verify.errors import SubjectError
-from verify.report.pages import titles, write_report
+from verify.report.pages import write_report
+from verify.report.written import written
 from verify.study import Study, chosen, studies, write
 
 
@@ -45,7 +46,8 @@ def test_the_same_study_is_the_same_bytes(tmp_path):
 
 def test_the_report_links_the_studies_beside_it(tmp_path):
     write(a_study(), "demo", tmp_path / "studies", {})
-    assert titles(tmp_path / "studies") == {"demo": "Rules <compared>"}
+    found = written(tmp_path / "studies")
+    assert {name: study.title for name, study in found.items()} == {"demo": "Rules <compared>"}
     write_report([], tmp_path, provenance={})
     assert '<a href="studies/demo.html">Rules &lt;compared&gt;</a>' in (tmp_path / "index.html").read_text()
     assert "(studies/demo.md)" in (tmp_path / "index.md").read_text()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
-import signal
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -170,21 +167,3 @@ def surprises(jobs: Iterable[Cell], rows: Iterable[Row]) -> list[str]:
         elif not exact and not any(row["status"] == "lossy" for row in wrong):
             sentences.append(f"{name} claims to be lossy, and is so in none of its {len(found[name])} cells")
     return sentences
-
-
-def processes(count: int) -> ProcessPoolExecutor:
-    """Fresh processes of one thread each, which leave with this one, however it ends."""
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_follow)
-
-
-def _follow() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which takes back what waits
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def leave() -> None:
-        parent.join()
-        os._exit(1)
-
-    # A killed parent closes no queue, and its processes would wait for work for ever.
-    threading.Thread(target=leave, daemon=True).start()

@@ -256,7 +256,8 @@ def _workers() -> ProcessPoolExecutor:
 def run_campaign(options: argparse.Namespace) -> int:
     """Judge what the file lacks, and say what is not as claimed; 0 if everything is. An interrupt loses nothing."""
     _one_thread()
-    from verify.campaign import campaign, cells, processes, surprises
+    from verify.campaign import campaign, cells, surprises
+    from verify.workers import processes
 
     if options.seeds < 1 or options.workers < 1:
         raise SubjectError(f"--seeds {options.seeds} --workers {options.workers}: give whole numbers from 1")

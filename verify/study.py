@@ -44,16 +44,14 @@ def chosen(name: str) -> Callable[[str], Study]:
 def write(study: Study, name: str, folder: Path, provenance: Mapping[str, str]) -> list[Path]:
     """``NAME.html`` and ``NAME.md`` to read, ``NAME.json`` with the tables as data, and an SVG for each figure."""
     from verify.report.figures import drawing
-    from verify.report.pages import templates
+    from verify.report.pages import study_page
 
     folder.mkdir(parents=True, exist_ok=True)
     figures = enumerate(study.figures.items(), 1)
     drawings = {caption: drawing(figure, f"{name}-{place}", caption) for place, (caption, figure) in figures}
     paths = [folder / f"{name}.{kind}" for kind in ("html", "md", "json")]
-    content = dict(study=study, name=name, drawings=drawings, provenance=provenance)
     for path in paths[:2]:
-        page = templates().get_template(f"study{path.suffix}.jinja").render(content)
-        path.write_text(page.rstrip() + "\n", encoding="utf-8")
+        path.write_text(study_page(study, name, drawings, provenance, path.suffix), encoding="utf-8")
     tables = {caption: [dict(row) for row in rows] for caption, rows in study.tables.items()}
     meta = {"title": study.title, "provenance": dict(provenance), "tables": tables}
     paths[2].write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")

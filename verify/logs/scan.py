@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import multiprocessing
 import os
 import signal
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from verify.logs.command import EXAMPLE
 from verify.logs.records import NAMES, NUMBERS, REQUIRED, from_columns, parse
 from verify.logs.tally import Examples, LogTally, Settings, count
 from verify.progress import track
+from verify.workers import processes
 
 CHUNK = 1 << 22
 """Bytes of text that a process holds at once."""
@@ -43,10 +43,10 @@ def scan(path: Path, settings: Settings, workers: int | None = None) -> tuple[Lo
     jobs, total = _parquet(path, settings) if start == b"PAR1" else (_text(path, size, settings), -(-size // CHUNK))
     if start[:2] == b"\x1f\x8b":
         jobs, total = _gzipped(path, size, settings), 0
-    processes = 1 if size <= SMALL else workers or os.cpu_count() or 1
+    at_once = 1 if size <= SMALL else workers or os.cpu_count() or 1
     found, interrupted = LogTally(0), False
     try:
-        for tally in track(_spread(jobs, processes), total or None, f"reading {path.name}"):
+        for tally in track(_spread(jobs, at_once), total or None, f"reading {path.name}"):
             found += tally
     except KeyboardInterrupt:
         interrupted = True
@@ -62,8 +62,7 @@ def _spread(jobs: Iterable[Job], workers: int) -> Iterator[LogTally]:
     if workers == 1:
         yield from (job() for job in jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_deaf) as executor:
+    with processes(workers) as executor:
         waiting: deque[Future[LogTally]] = deque()
         try:
             for job in jobs:
@@ -77,11 +76,6 @@ def _spread(jobs: Iterable[Job], workers: int) -> Iterator[LogTally]:
             raise SubjectError("a process that read the log was killed; try again with --workers 1") from None
         finally:
             executor.shutdown(cancel_futures=True)
-
-
-def _deaf() -> None:
-    """Ctrl-C reaches every process of a terminal; only the first is to answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from verify.records import Counterexample, Verdict
 from verify.report.store import STATUSES, Results
+from verify.report.words import sampled
 
 MOST_OUTCOMES = 12
 FAMILIES = {
@@ -92,7 +93,7 @@ def tiles(results: Results, risk: float) -> list[tuple[str, str]]:
     """The opening's figures: a number and what it counts."""
     every = results.verdicts
     found = groups([Row(number, verdict) for number, verdict in enumerate(every, 1)])
-    exact = sum(verdict.evidence in ("exact", "enumeration") for verdict in every)
+    exact = len(every) - len(sampled(every))
     numbers = [(f"{len(every)}", "functions judged"), (f"{exact}", "of them by enumeration: computed, not sampled")]
     for group in found:
         if group.name == FAMILIES["saboteurs/"][0]:

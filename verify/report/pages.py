@@ -32,7 +32,7 @@ from verify.report.words import (
     risk,
     share,
 )
-from verify.report.written import rewrite, written
+from verify.report.written import written
 
 
 def write_report(
@@ -56,40 +56,45 @@ def write_report(
     save(results, paths[0])
     studies = written(folder / "studies")
     parts = chapters(studies, folder)
-    drawings = _figures(results) | {
+    content = _content(results) | {
+        "chapters": parts,
+        "studies": studies,
+        "origins": origins(provenance, studies, folder),
+        "notebooks": notebooks(folder / "notebooks"),
+    }
+    drawings = content["figures"] | {
         f"claims-{place}": block.svg
         for part in parts
         if part.anchor == "claims"
         for place, block in enumerate(part.blocks)
         if isinstance(block, Picture)
     }
-    content = {
-        "chapters": parts,
-        "studies": studies,
-        "origins": origins(provenance, studies, folder),
-        "notebooks": notebooks(folder / "notebooks"),
-    }
     for path in paths[1:]:
-        path.write_text(_page(f"page{path.suffix}.jinja", results, content), encoding="utf-8")
+        path.write_text(_page(f"page{path.suffix}.jinja", content), encoding="utf-8")
     for name, drawing in drawings.items():
         paths.append(figures / f"{name}.svg")
         paths[-1].write_text(drawing, encoding="utf-8")
-    return paths + rewrite(studies, folder / "studies")
+    for name, study in studies.items():  # in today's style, whenever they were computed
+        paths.append(folder / "studies" / f"{name}.html")
+        page = study_page(study, name, study.figures, study.provenance, ".html")
+        paths[-1].write_text(page, encoding="utf-8")
+    return paths
 
 
 def html_page(results: Results) -> str:
     """Verdicts alone as one HTML document that loads nothing, their data in it."""
-    return _page("page.html.jinja", results, {})
+    return _page("page.html.jinja", _content(results))
 
 
 def markdown_page(results: Results) -> str:
     """The same in Markdown; its figures are files in ``figures/``."""
-    return _page("page.md.jinja", results, {})
+    return _page("page.md.jinja", _content(results))
 
 
-def titles(folder: Path) -> dict[str, str]:
-    """The titles of the studies written to a folder, by name."""
-    return {name: study.title for name, study in written(folder).items()}
+def study_page(study: Any, name: str, drawings: Mapping[str, str], provenance: Mapping[str, str], kind: str) -> str:
+    """The page of a study, computed just now or read from its files; ``kind`` is .html or .md."""
+    content = {"study": study, "name": name, "drawings": drawings, "provenance": provenance}
+    return _page(f"study{kind}.jinja", content).rstrip() + "\n"
 
 
 def notebooks(folder: Path) -> dict[str, str]:
@@ -99,8 +104,8 @@ def notebooks(folder: Path) -> dict[str, str]:
     return {name: unescape(title[1]) if title else name for name, title in found.items()}
 
 
-def _page(template: str, results: Results, more: Mapping[str, Any]) -> str:
-    return templates().get_template(template).render(**(_content(results) | dict(more)))
+def _page(template: str, content: Mapping[str, Any]) -> str:
+    return templates().get_template(template).render(content)
 
 
 def _content(results: Results) -> dict[str, Any]:

@@ -32,23 +32,26 @@ def banner(results: Results) -> str:
     return f"{len(results.surprises)} of {len(verdicts)} verdicts are not as claimed or expected: {names}{more}."
 
 
+def sampled(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Those that rest on samples, and so may be wrong by chance."""
+    return [verdict for verdict in verdicts if verdict.evidence not in ("exact", "enumeration")]
+
+
 def allowance(verdicts: Sequence[Verdict]) -> str:
     """How sure the reader may be of all verdicts together (the union bound over those that rest on samples)."""
-    sampled = [verdict for verdict in verdicts if verdict.evidence not in ("exact", "enumeration")]
-    if not sampled:
+    if not (chancy := sampled(verdicts)):
         return "Every verdict rests on enumeration: no false alarm is possible."
     if len(verdicts) == 1:
         return f"The verdict rests on samples: the probability that it is wrong is at most {risk(verdicts):.2g}."
     return (
-        f"{len(verdicts) - len(sampled)} of {len(verdicts)} verdicts rest on enumeration; "
+        f"{len(verdicts) - len(chancy)} of {len(verdicts)} verdicts rest on enumeration; "
         f"the probability that any other is wrong is at most {risk(verdicts):.2g}."
     )
 
 
 def risk(verdicts: Sequence[Verdict]) -> float:
     """At most so probable is it that any verdict that rests on samples is wrong."""
-    sampled = [verdict for verdict in verdicts if verdict.evidence not in ("exact", "enumeration")]
-    return min(1.0, math.fsum(1.0 - verdict.confidence for verdict in sampled))
+    return min(1.0, math.fsum(1.0 - verdict.confidence for verdict in sampled(verdicts)))
 
 
 def _claims(results: Results) -> bool:

@@ -1,4 +1,4 @@
-"""Studies as they lie in a folder: read again from their files, and their pages made again in today's style."""
+"""Studies as they lie in a folder: read again from their files."""
 
 from __future__ import annotations
 
@@ -35,19 +35,6 @@ class Written:
 def written(folder: Path) -> dict[str, Written]:
     """Every study of a folder, by name: data from NAME.json, text from NAME.md, drawings from NAME-1.svg and so on."""
     return {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
-
-
-def rewrite(studies: Mapping[str, Written], folder: Path) -> list[Path]:
-    """Make every study's HTML page again; the paths."""
-    from verify.report.pages import templates
-
-    paths = []
-    for name, study in studies.items():
-        content = dict(study=study, name=name, drawings=study.figures, provenance=study.provenance)
-        paths.append(folder / f"{name}.html")
-        page = templates().get_template("study.html.jinja").render(content)
-        paths[-1].write_text(page.rstrip() + "\n", encoding="utf-8")
-    return paths
 
 
 def _read(path: Path) -> Written:
