@@ -48,14 +48,13 @@ class Categorical:
         return self.probs.shape[-1]
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the probabilities."""
+        return self.probs.dtype
+
+    @property
     def device(self) -> torch.device:
         return self.probs.device
-
-    def entries(self, *index: Any, out: Tensor | None = None) -> Tensor:
-        """The probabilities that an index of the table (*batch, V) picks, which alone are read; a view, where they are
-        not computed: then ``out``, if given, holds them.
-        """
-        return self.probs[index]
 
     @property
     def event_shape(self) -> tuple[int, ...]:

@@ -29,18 +29,12 @@ class Logits:
 
     scores: Tensor
     log_total: Tensor = field(init=False)
-    _near: Tensor = field(init=False, repr=False)
-    _factor: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         total = log_total(self.scores)
-        if not bool(torch.isfinite(total).all()):
+        if not np.isfinite(total).all():
             raise ValueError("scores must be finite or -inf, and finite somewhere in every row; check the model's head")
-        # Scores less the total are taken in the dtype of the scores. What rounding the total to it takes away is given
-        # back as a factor: it would be an error of the whole row, and of its mass against another row's.
-        near = total.to(torch.promote_types(self.scores.dtype, torch.float32))
-        for name, part in {"log_total": total, "_near": near, "_factor": (near - total).exp_().to(near.dtype)}.items():
-            object.__setattr__(self, name, part)
+        object.__setattr__(self, "log_total", torch.as_tensor(total, device=self.scores.device))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -58,18 +52,28 @@ class Logits:
     @property
     def probs(self) -> Tensor:
         """The probabilities (*batch, V), computed each time that they are asked for."""
-        return (self.scores - self._near.unsqueeze(-1)).exp_().mul_(self._factor.unsqueeze(-1))
+        near, factor = (torch.as_tensor(part, device=self.device).unsqueeze(-1) for part in self.scale)
+        return (self.scores - near).exp_().mul_(factor)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the probabilities: that of the scores, or float32 where they have fewer bits."""
+        return torch.promote_types(self.scores.dtype, torch.float32)
 
     @property
     def device(self) -> torch.device:
         return self.scores.device
 
-    def entries(self, *index: Any, out: Tensor | None = None) -> Tensor:
-        """The probabilities that an index of the table (*batch, V) picks: integers for all batch axes, or tensors."""
-        row = index[: self._near.dim()]
-        return (
-            torch.sub(self.scores[index].to(self._near.dtype), self._near[row], out=out).exp_().mul_(self._factor[row])
-        )
+    @property
+    def scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """``near`` and ``factor`` (*batch), in the dtype of the probabilities, which are exp(scores - near) factor.
+
+        Scores less the total are taken in that dtype. What rounding the total to it takes away is given back as a
+        factor: it would be an error of the whole row, and of its mass against another row's.
+        """
+        total = self.log_total.cpu().numpy()
+        near = total.astype(np.float64 if self.dtype == torch.float64 else np.float32)
+        return near, np.exp(near - total).astype(near.dtype)
 
     def sample(self, tape: Tape, site: str) -> Tensor:
         return tape.categorical(site, self.probs)
@@ -87,28 +91,28 @@ class Logits:
         return Categorical(self.probs).overlap(Categorical(other.probs) if isinstance(other, Logits) else other)
 
     def __getitem__(self, index: Any) -> Logits:
-        parts = {name: at(getattr(self, name), index, 0) for name in ("log_total", "_near", "_factor")}
-        return trusted(Logits, scores=at(self.scores, index, 1), **parts)
+        return trusted(Logits, scores=at(self.scores, index, 1), log_total=at(self.log_total, index, 0))
 
 
-def log_total(scores: Tensor) -> Tensor:
+def log_total(scores: Tensor) -> np.ndarray:
     """log sum exp(scores) over the last axis, float64; NaN or inf for a row that is no law.
 
     Exponentials lose no relative precision far from 0, so the largest score is taken off only in rows whose sum leaves
     the range of the type: one pass of exp and one of sum, tile by tile of rows, so that no table is written.
     """
     kind = torch.promote_types(scores.dtype, torch.float32)
-    rows = scores.reshape(-1, scores.shape[-1])
-    total = torch.empty(len(rows), dtype=kind, device=scores.device)
+    rows = scores.detach().reshape(-1, scores.shape[-1])
+    sums = torch.empty(len(rows), dtype=kind, device=scores.device)
     step = max(1, TILE // rows.shape[-1])
     held = scratch(step * rows.shape[-1], kind).view(step, -1) if scores.device.type == "cpu" else None
-    for start in range(0, len(rows), step):
-        tile = rows[start : start + step].to(kind)
-        powers = torch.exp(tile, out=held[: len(tile)] if held is not None else None)
-        torch.sum(powers, -1, out=total[start : start + step])
-    logs = total.double().log_()
-    out = ~((total > TINY) & (total < torch.inf))
-    if bool(out.any()):
-        top = rows[out].amax(-1, keepdim=True)
-        logs[out] = (rows[out] - top).to(kind).exp().sum(-1).double().log() + top.squeeze(-1).double()
-    return logs.reshape(scores.shape[:-1])
+    for tile, out in zip(torch.split(rows, step), torch.split(sums, step), strict=True):
+        powers = torch.exp(tile.to(kind), out=held[: len(tile)] if held is not None else None)
+        torch.sum(powers, -1, out=out)
+    total = sums.cpu().double().numpy()
+    far = ~((total > TINY) & (total < np.inf))
+    with np.errstate(divide="ignore"):
+        logs = np.log(total)
+    if far.any():
+        lost = rows[torch.from_numpy(far).to(rows.device)]
+        logs[far] = lost.double().logsumexp(-1).cpu().numpy()
+    return np.asarray(logs).reshape(scores.shape[:-1])

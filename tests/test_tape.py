@@ -99,9 +99,10 @@ MASS = st.one_of(st.just(0.0), st.floats(5e-324, 1e-300), st.floats(1e-20, 1e-10
     st.one_of(st.just(0.0), st.just(JUST_BELOW_ONE), st.just(5e-324), st.floats(0.0, 1.0, exclude_max=True)),
 )
 def test_categorical_never_returns_an_index_of_no_mass(row: list[float], uniform: float) -> None:
-    probs = torch.tensor(row, dtype=torch.float64)
-    index = int(inverse_cdf(probs, torch.tensor(uniform, dtype=torch.float64)))
+    probs, point = torch.tensor(row, dtype=torch.float64), torch.tensor(uniform, dtype=torch.float64)
+    index = int(inverse_cdf(probs, point))
     assert probs[index] > 0
+    assert inverse_cdf(probs.expand(2, -1), point.expand(2)).tolist() == [index, index]  # many rows by other means
 
 
 def test_inverse_cdf_picks_the_interval_that_holds_the_uniform() -> None:

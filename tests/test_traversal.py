@@ -111,7 +111,11 @@ class _Shaped:
 @settings(deadline=None, max_examples=25)
 @given(shape=shapes(), seed=st.integers(0, 10**6), distinct=st.booleans(), sparse=st.booleans())
 def test_trees_of_any_shape(shape: list[int], seed: int, distinct: bool, sparse: bool) -> None:
-    """Also with more siblings than tokens, which are then drawn again."""
+    """Also with more siblings than tokens, which are then drawn again.
+
+    Traversal is not shorter where, below the root, the deepest sibling is tried first. Among all trees of five nodes,
+    both laws of siblings, on six problems: the others are the ones on which it was ever shorter, by up to 0.16 tokens.
+    """
     drafter, target = (Markov.random(2, 1, seed + i, 0.1 if sparse else 1.0) for i in range(2))
     scenario = Scenario(drafter, target, len(shape))
     lengths = []
@@ -121,7 +125,38 @@ def test_trees_of_any_shape(shape: list[int], seed: int, distinct: bool, sparse:
         assert float(rows.tv.max()) < TOLERANCE and rows.prefix_closed
         assert torch.allclose(rows.kept, rows.predicted, rtol=0, atol=TOLERANCE)
         lengths.append(rows.expected_length)
-    assert bool((lengths[1] >= lengths[0] - TOLERANCE).all())
+    assert not deep_first(shape) or bool((lengths[1] >= lengths[0] - TOLERANCE).all())
+
+
+def deep_first(shape: list[int]) -> bool:
+    """Whether no node below the root has a child that a longer branch hangs from than from an earlier one."""
+
+    def height(node: int) -> int:
+        return 1 + max((height(child) for child, above in enumerate(shape) if above == node), default=0)
+
+    for node in range(len(shape)):
+        heights = [height(child) for child, above in enumerate(shape) if above == node]
+        if heights != sorted(heights, reverse=True):
+            return False
+    return True
+
+
+def test_an_early_leaf_may_cost_a_longer_branch() -> None:
+    """Root - 0, its children 1 and 2, and 3 below 2: the leaf 1 is kept for its path's sake, and 3 lost with it.
+
+    With the branch tried first, the same tree gains. Found by the test above.
+    """
+    drafter, target = (Markov.random(2, 1, seed) for seed in (46, 47))
+    gain = {}
+    for shape in ((-1, 0, 0, 2), (-1, 0, 0, 1)):
+        down, up = (
+            exact_rows(_Shaped(rule, shape), target, drafter, Scenario(drafter, target, 4).contexts, 4)  # type: ignore[arg-type]
+            for rule in (TopDown(), Traversal())
+        )
+        assert max(float(law.tv.max()) for law in (down, up)) < TOLERANCE
+        assert torch.allclose(down.acceptance, up.acceptance, rtol=0, atol=TOLERANCE)
+        gain[shape] = up.expected_length - down.expected_length
+    assert float(gain[-1, 0, 0, 2].min()) < -0.09 and float(gain[-1, 0, 0, 1].min()) > -TOLERANCE
 
 
 def test_siblings_alone_are_recursive_rejection() -> None:

@@ -107,7 +107,7 @@ def conclude(
     are drawn for the rows that need them only. Raises ValueError where the draft is not a chain.
     """
     nodes = accept.shape[1]
-    if not torch.equal(draft.parent.cpu(), torch.arange(nodes) - 1):
+    if draft.parent.tolist() != list(range(-1, nodes - 1)):
         raise ValueError("this verifier reads a chain; draft with parent -1, 0, 1, ...")
     kept = accept.long().cumprod(1).bool()
     count = kept.sum(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from distributions.tape import Tape
 
 Vocabulary = Categorical | Logits
 BLOCK = 256  # entries
+Read = Callable[[int, int, slice], np.ndarray]
 WIDE = 4096  # the size of vocabulary from which on this is the faster way
 
 
@@ -30,38 +33,61 @@ def drawn(target: Vocabulary, draft: Vocabulary | None, row: Tensor, node: Tenso
 
         (b / sum of b) (w_x / sum of w in its block),    b the sums as computed,
 
-    so what is wide is read once, in the dtype of the tables, and float64 begins with the sums. Rounding of b in float32
-    moves a token's probability by a share of at most (1 + log2 256) 2**-24, less than that of the difference w itself.
-    A row without mass, by rounding of two rows that agree, is answered with the target, as in
-    ``verify.residual.residual_law``. An index of many rows would copy them before they are read; hence a view of each
-    place, in the one loop over rows there is, every turn of which reads two whole rows.
+    so what is wide is read once, in the dtype of the tables, or in float32 where that is narrower, and float64 begins
+    with the sums. Rounding of b in float32 moves a token's probability by a share of at most (1 + log2 256) 2**-24,
+    less than that of the difference w itself. A row without mass, by rounding of two rows that agree, is answered with
+    the target, as in ``verify.residual.residual_law``. An index of many rows would copy them before they are read;
+    hence a view of each place, in the one loop over rows there is, every turn of which reads two whole rows.
     """
-    size, kind = target.size, target.entries(0, 0, slice(0)).dtype
-    sums = torch.empty(len(row), -(-size // BLOCK), dtype=torch.promote_types(kind, torch.float32))
-    padded, *spare = scratch(3 * sums.shape[1] * BLOCK, kind).view(3, -1)
+    size, count = target.size, -(-target.size // BLOCK)
+    kind = torch.promote_types(target.dtype, torch.float32)
+    sums, inside = torch.empty(len(row), count, dtype=kind), torch.zeros(len(row), BLOCK, dtype=kind)
+    held = scratch(3 * count * BLOCK, kind)
+    padded, *spare = held.numpy().reshape(3, -1)
+    weights, blocks = padded[:size], held[: count * BLOCK].view(-1, BLOCK)
     padded[size:] = 0
-    weights, blocks, (one, two) = padded[:size], padded.view(-1, BLOCK), (part[:size] for part in spare)
+    above, below = (_reader(law, room) for law, room in zip((target, draft), spare, strict=True))
     places = list(zip(row.tolist(), node.tolist(), strict=True))
+    # By numpy where it can be: in one row, a call of torch's costs as much as the arithmetic.
     for place, out in zip(places, sums, strict=True):
-        if draft is None:
-            weights.copy_(target.entries(*place, out=one))
-        else:
-            torch.sub(target.entries(*place, out=one), draft.entries(*place, out=two), out=weights).clamp_(min=0)
-        torch.sum(blocks, -1, dtype=sums.dtype, out=out)
-    empty = torch.nonzero(sums.amax(-1) <= 0).flatten() if float(sums.amax(-1).amin()) <= 0 else row[:0]
-    for at in empty.tolist():
-        weights.copy_(target.entries(*places[at]))
-        torch.sum(blocks, -1, dtype=sums.dtype, out=sums[at])
+        np.subtract(above(*place, slice(size)), below(*place, slice(size)), out=weights)
+        torch.sum(blocks.clamp_(min=0), -1, out=out)
+    for at in np.flatnonzero(~sums.numpy().any(-1)):
+        weights[:] = above(*places[at], slice(size))
+        torch.sum(blocks, -1, out=sums[at])
     tape = tape[row]
-    start = tape.categorical(f"{site}.block", sums) * BLOCK
-    token = start.unsqueeze(-1) + torch.arange(BLOCK)
-    index = (row.unsqueeze(-1), node.unsqueeze(-1), token if size % BLOCK == 0 else token.clamp(max=size - 1))
-    inside = own = target.entries(*index)
-    if draft is not None:
-        inside = (own - draft.entries(*index)).clamp_(min=0)
-        inside[empty] = own[empty]
-    if size % BLOCK:
-        own, inside = own.masked_fill(token >= size, 0), inside.masked_fill(token >= size, 0)
-    if isinstance(target, Logits):  # exp may round otherwise here than it did in the loop, and leave nothing
-        inside = torch.where(inside.amax(-1, keepdim=True) > 0, inside, own)
-    return start + tape.categorical(site, inside)
+    block = tape.categorical(f"{site}.block", sums)
+    for place, start, out in zip(places, (block * BLOCK).tolist(), inside.numpy(), strict=True):
+        own, part = above(*place, slice(start, start + BLOCK)), slice(min(BLOCK, size - start))
+        np.maximum(own - below(*place, slice(start, start + BLOCK)), 0, out=out[part])
+        if not out.any():  # a row without mass
+            out[part] = own
+    return block * BLOCK + tape.categorical(site, inside)
+
+
+def _reader(law: Vocabulary | None, room: np.ndarray) -> Read:
+    """The probabilities of some tokens at a place: a view, or written into ``room`` (V,); 0 of no law."""
+    if law is None:
+        return lambda row, node, part: np.zeros((), room.dtype)
+    if isinstance(law, Categorical):
+        return _host(law.probs)
+    scores, (near, factor) = _host(law.scores), law.scale
+
+    def read(row: int, node: int, part: slice) -> np.ndarray:
+        given = scores(row, node, part)
+        out = room[: len(given)]
+        np.subtract(given, near[row, node], out=out)
+        np.exp(out, out=out)
+        np.multiply(out, factor[row, node], out=out)
+        return out
+
+    return read
+
+
+def _host(table: Tensor) -> Read:
+    """What is at a place, seen by numpy; converted to float32, entry by entry, where it does not know the dtype."""
+    table = table.detach()
+    if table.dtype.itemsize >= 4:
+        seen: np.ndarray = table.numpy()
+        return lambda row, node, part: seen[row, node, part]
+    return lambda row, node, part: table[row, node, part].float().numpy()

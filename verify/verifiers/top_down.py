@@ -25,7 +25,7 @@ class TopDown:
 
     Exact level by level: what is decided at a node looks at its children alone. So a node is kept with probability
     min(1, p_k / q_k) whatever is below it, and the path to it with the product of these: traversal, which judges whole
-    paths, keeps more. Raises TypeError on laws that are not Categorical.
+    paths, keeps more of most trees. Raises TypeError on laws that are not Categorical.
 
     ``width``: children of a node, filled breadth-first. ``distinct``: siblings are drawn without replacement, as
     recursive_rejection_distinct has them.

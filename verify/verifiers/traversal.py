@@ -35,6 +35,10 @@ class Traversal:
     as q is that law: q itself for independent siblings, q without the tried tokens for siblings drawn without
     replacement. On a chain it is block verification. Raises TypeError on laws that are not Categorical.
 
+    Of one round it emits no fewer tokens on average than ``top_down`` where, below the root, nothing hangs deeper from
+    a sibling than from one tried before it, as in every breadth-first tree (seen on all trees of up to five nodes, by
+    enumeration). Elsewhere it may: an early leaf is kept for what its path is worth, and leaves less to a deeper one.
+
     ``width``: children of a node, filled breadth-first (1: a chain). ``distinct``: siblings are drawn without
     replacement, as recursive_rejection_distinct has them.
     """
