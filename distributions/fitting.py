@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distributions.tape import GeneratorTape
+from distributions.whole import whole
 
 Follow = Callable[[range], Iterable[int]]
 Loss = Callable[[GeneratorTape], Tensor]
@@ -92,22 +93,18 @@ class _Run:
     how: Fit
 
     def save(self, file: Path, step: int) -> None:
-        """Written beside and moved into place, so that a file that is there is whole."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(file.suffix + ".part")
-        torch.save(
-            {
-                "step": step,
-                "steps": self.how.steps,
-                "weights": {name: item.detach() for name, item in self.weights.items()},
-                "average": self.average,
-                "optimiser": self.optimiser.state_dict(),
-                "curve": {"last_epoch": self.curve.last_epoch},
-                "tape": self.tape.state,
-            },
-            part,
-        )
-        part.replace(file)
+        """All that changes, in one file."""
+        state = {
+            "step": step,
+            "steps": self.how.steps,
+            "weights": {name: item.detach() for name, item in self.weights.items()},
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "curve": {"last_epoch": self.curve.last_epoch},
+            "tape": self.tape.state,
+        }
+        with whole(file) as beside:
+            torch.save(state, beside)
 
     def load(self, file: Path) -> int:
         found = torch.load(file, weights_only=True)

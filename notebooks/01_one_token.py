@@ -45,11 +45,11 @@ from distributions.mixture import Mixture
 from distributions.tape import GeneratorTape, RecordingTape
 from verify.checks.excess_acceptance import ExcessAcceptance
 from verify.checks.ks import KolmogorovSmirnov
-from verify.checks.trace import Trace
 from verify.couplings import couple_gaussian
 from verify.exact import exact_rows
 from verify.records import Draft
 from verify.residual import conclude, log_ratio
+from verify.statistics.trace import Trace
 from verify.verifiers.lenient import Lenient
 from verify.verifiers.rejection import Rejection
 from verify.verifiers.sampler_match import SamplerMatch

@@ -49,9 +49,9 @@ from verify.certificate import Beside, certificate
 from verify.certificate.altered import AlteredAcceptance, RoundedRatio, Tempered
 from verify.checks.betting import Betting
 from verify.checks.coupling import Coupling, Mismatch
-from verify.checks.extremes import First
 from verify.engine import growing
 from verify.references import bias, references
+from verify.statistics.extremes import First
 from verify.studies.engine_trial.batteries import Emitted, gaussians
 from verify.studies.engine_trial.ladder import ALL, Shards, needed
 from verify.studies.engine_trial.powers import ALPHA, LEVELS, altered_on_the_line, curves, levels

@@ -20,9 +20,9 @@ from distributions.tape import GeneratorTape
 from verify.checks.chi_square import ChiSquare
 from verify.checks.ks import KolmogorovSmirnov
 from verify.checks.products import Products
-from verify.checks.transform import Uniform
 from verify.records import Draft, Outcome
 from verify.spaces.gaussian_pairs import Pair
+from verify.statistics.transform import Uniform
 from verify.verifier import Verifier
 from verify.verifiers.gaussian_block import GaussianBlock
 from verify.verifiers.gaussian_k_seq import GaussianKSeq

@@ -6,8 +6,9 @@ import contextlib
 import io
 import json
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +21,8 @@ from verify.audit import TOLERANCE, audit, conforms, examine, finite
 from verify.exact import exact_rows
 from verify.records import Claim, Draft, Finding, Outcome
 from verify.scenarios import Scenario, scenarios
-from verify.verifier import catalog
+from verify.spaces.continuous import judged
+from verify.verifier import Verifier, catalog
 from verify.verifiers.lenient import Lenient
 from verify.verifiers.rejection import Rejection
 
@@ -201,3 +203,25 @@ def test_scenarios_are_as_hostile_as_they_say() -> None:
     assert bool(((target == 0) & (drafter > 0)).any(-1).all())
     target, drafter = tables("ties")
     assert int((target[0] == target[0].max()).sum()) == 2 and float(drafter.std()) == 0
+
+
+@dataclass(frozen=True)
+class Slowed:
+    """A rule on a machine where a call takes a third of a second."""
+
+    rule: Verifier
+
+    @property
+    def claim(self) -> Claim:
+        return self.rule.claim
+
+    def verify(self, draft: Draft, target: Law, tape: Tape) -> Outcome:
+        time.sleep(0.3)
+        return self.rule.verify(draft, target, tape)
+
+
+def test_a_slow_machine_says_the_same() -> None:
+    rule = catalog()["coalescing"]()
+    fast, slow = (judged("coalescing", item, rows=8192) for item in (rule, Slowed(rule)))  # type: ignore[arg-type]
+    assert slow.seconds > fast.seconds + 0.3
+    assert replace(slow, seconds=0.0) == replace(fast, seconds=0.0)

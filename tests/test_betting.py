@@ -14,7 +14,7 @@ from torch import Tensor
 from distributions.gaussian import Gaussian
 from distributions.tape import GeneratorTape
 from verify.checks.betting import Betting, BettingBetween, BoundedFeatures, polynomials, radius
-from verify.checks.transform import Uniform
+from verify.statistics.transform import Uniform
 
 torch.set_num_threads(1)
 TAIL = 1e-6

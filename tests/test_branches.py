@@ -13,8 +13,6 @@ from distributions.gaussian import FullGaussian, Gaussian
 from distributions.tape import GeneratorTape
 from verify.checks.branches import Branches, cell_edges
 from verify.checks.ks import KolmogorovSmirnov
-from verify.checks.transform import Uniform
-from verify.checks.witness import measure
 from verify.continuous_references import apart
 from verify.records import Finding
 from verify.saboteurs.gaussian_residual_target import GaussianResidualTarget
@@ -24,6 +22,8 @@ from verify.spaces.gaussian_pairs import Pair, pairs
 from verify.spaces.gaussian_rows import Rows
 from verify.spaces.gaussian_rules import Function, rows_of
 from verify.spaces.gaussian_witnesses import witnesses
+from verify.statistics.transform import Uniform
+from verify.statistics.witness import measure
 from verify.verifier import Verifier
 from verify.verifiers.lenient import Lenient
 from verify.verifiers.poisson_race import PoissonRace

@@ -29,7 +29,7 @@ from verify.scenarios import scenarios
 from verify.verifier import catalog
 from verify.verifiers.lenient import Lenient
 from verify.verifiers.rejection import Rejection
-from verify.workers import processes
+from verify.workers import Processes
 
 torch.set_num_threads(1)  # on tensors this small, threads cost more than they give
 SOME = ("ties/2", "one_node/2", "equal_laws/3")
@@ -82,7 +82,7 @@ def test_other_processes_and_a_cluster_find_the_same(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="distributed is not installed; pip install distributed")
     jobs = [*some("rejection", "saboteurs/residual_target"), *cells("quick", 1, ["saboteurs/reflection_about_mean"])]
     campaign(jobs, tmp_path / "one.jsonl")
-    with processes(2) as pool:
+    with Processes(2) as pool:
         campaign(jobs, tmp_path / "processes.jsonl", pool)
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.ERROR

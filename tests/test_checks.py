@@ -26,10 +26,10 @@ from verify.checks.ks import KolmogorovSmirnov
 from verify.checks.mmd import MaximumMeanDiscrepancy
 from verify.checks.products import Products
 from verify.checks.support import Support, repeats_p_value
-from verify.checks.trace import Trace
-from verify.checks.transform import Uniform, uniforms
-from verify.checks.witness import Interval, Witness, heaviest_interval, measure
 from verify.records import Finding
+from verify.statistics.trace import Trace
+from verify.statistics.transform import Uniform, uniforms
+from verify.statistics.witness import Interval, Witness, heaviest_interval, measure
 
 RUNS = 2000
 TAIL = 1e-6

@@ -26,10 +26,10 @@ from verify.certificate import Beside, OfLaws, OfModels, certificate
 from verify.certificate.altered import AlteredAcceptance, Raised, RoundedLogs, RoundedRatio, Scaled, Tempered
 from verify.certificate.shared_tape import SharedTape
 from verify.checks.coupling import Block, Coupling, Mismatches, upper
-from verify.checks.extremes import First, Largest
 from verify.checks.white_box import AcceptanceDifference, WhiteBox, margin
 from verify.records import Draft, Outcome, Verdict
 from verify.scenarios import scenarios
+from verify.statistics.extremes import First, Largest
 from verify.verifiers.lenient import Lenient
 from verify.verifiers.poisson_race import PoissonRace
 from verify.verifiers.recursive_rejection import RecursiveRejection

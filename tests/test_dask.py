@@ -15,12 +15,12 @@ from distributions.gaussian import Gaussian
 from verify import check_sampler
 from verify.checks import Statistic
 from verify.checks.betting import BoundedFeatures
-from verify.checks.histogram import TransformHistogram
 from verify.checks.products import LegendreProducts
 from verify.checks.support import Impossibilities
 from verify.engine import Tallies, tallied
 from verify.engine.bounds import PairHistogram
 from verify.sampler import Drawn, Draws
+from verify.statistics.histogram import TransformHistogram
 
 torch.set_num_threads(1)
 LAW = Gaussian(torch.zeros(2), torch.ones(2))

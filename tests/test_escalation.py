@@ -19,12 +19,9 @@ from distributions.tape import GeneratorTape, Tape
 from verify.checks import Check, Tally
 from verify.checks.betting import Betting
 from verify.checks.chi_square import ChiSquare
-from verify.checks.histogram import Histogram, TransformHistogram
 from verify.checks.ks import KolmogorovSmirnov
-from verify.checks.learned import Learner
 from verify.checks.neyman import Neyman
 from verify.checks.sliced import Sliced
-from verify.checks.transform import Uniform
 from verify.engine import tallied
 from verify.engine.bounds import (
     Cells,
@@ -41,6 +38,9 @@ from verify.engine.escalation import SHARES, Suspect, escalate, expected_cost, m
 from verify.engine.reference_defects import DEFECTS, equivalents, smallest
 from verify.engine.sequential import Limits, share, until_decided
 from verify.records import CheckClaim, Finding
+from verify.statistics.histogram import Histogram, TransformHistogram
+from verify.statistics.learned import Learner
+from verify.statistics.transform import Uniform
 
 torch.set_num_threads(1)
 TAIL = 1e-6

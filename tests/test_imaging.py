@@ -167,7 +167,7 @@ def test_more_images_can_be_asked_of_a_folder_later(tmp_path: Path) -> None:
 
 
 def test_a_write_that_was_cut_short_is_no_batch(tmp_path: Path) -> None:
-    (tmp_path / "batch-00000.part").write_bytes(b"half of")
+    (tmp_path / "batch-00000.safetensors.part").write_bytes(b"half of")
     whole = tokens_of(batches(CAUSAL, 2, 2))
     assert torch.equal(tokens_of(batches(CAUSAL, 2, 2, tmp_path)), whole)
 

@@ -30,10 +30,8 @@ from distributions.tape import GeneratorTape
 from tests.ladder_models import head, normal_data
 from verify.checks import Check
 from verify.checks.anderson_darling import AndersonDarling
-from verify.checks.bridge import ANDERSON_DARLING, CRAMER_VON_MISES, Integral
 from verify.checks.chi_square import ChiSquare
 from verify.checks.cramer_von_mises import CramerVonMises
-from verify.checks.histogram import Histogram, TransformHistogram
 from verify.checks.ks import KolmogorovSmirnov
 from verify.checks.lags import Lags
 from verify.checks.neyman import Neyman, polynomials
@@ -42,9 +40,11 @@ from verify.checks.products import Products
 from verify.checks.projections import Projections
 from verify.checks.radius import Radius
 from verify.checks.surprisal import Surprisal
-from verify.checks.transform import Uniform, scores, tails, uniforms
 from verify.engine import count, merge
 from verify.records import Finding
+from verify.statistics.bridge import ANDERSON_DARLING, CRAMER_VON_MISES, Integral
+from verify.statistics.histogram import Histogram, TransformHistogram
+from verify.statistics.transform import Uniform, scores, tails, uniforms
 
 TAIL = 1e-6
 Draw = Callable[[GeneratorTape], Tensor]

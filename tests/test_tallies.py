@@ -26,11 +26,11 @@ from distributions.tape import GeneratorTape
 from verify import checks
 from verify.checks import Check, Tally
 from verify.checks.coupling import Block
-from verify.checks.learned import learners
-from verify.checks.trace import Trace, Traced
 from verify.engine.bounds import PairHistogram
 from verify.records import Draft
 from verify.references import references
+from verify.statistics.learned import learners
+from verify.statistics.trace import Trace, Traced
 from verify.verifiers.rejection import Rejection
 
 torch.set_num_threads(1)

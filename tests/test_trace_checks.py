@@ -29,9 +29,7 @@ from verify.checks.independence import Independence
 from verify.checks.martingale import Martingale
 from verify.checks.proposal import Proposal
 from verify.checks.residual_law import ResidualLaw, residual_uniforms
-from verify.checks.scores import bernoulli
 from verify.checks.support import Repeats, Support, repeats_p_value
-from verify.checks.trace import Trace, Traced, same
 from verify.checks.violations import KINDS, Violations
 from verify.engine import tallied
 from verify.planted_gaussian import PlantedThinning
@@ -40,6 +38,8 @@ from verify.references import references
 from verify.residual import conclude
 from verify.saboteurs.gaussian_residual_padded import GaussianResidualPadded
 from verify.saboteurs.gaussian_residual_target import GaussianResidualTarget
+from verify.statistics.scores import bernoulli
+from verify.statistics.trace import Trace, Traced, same
 from verify.verifier import Verifier, catalog
 from verify.verifiers.block import Block
 from verify.verifiers.recursive_rejection import RecursiveRejection

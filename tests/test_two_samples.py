@@ -22,12 +22,12 @@ from distributions.tape import GeneratorTape
 from verify.checks import Check
 from verify.checks.classifier import Classifier, ClassifierDifference
 from verify.checks.fourier_witness import FourierWitness
-from verify.checks.held_out import Differences, HeldOut, detectable, heaviest_event, more_often, sign_tail
-from verify.checks.learned import Learner, learners
 from verify.checks.mmd import MaximumMeanDiscrepancy, MedianBandwidth
-from verify.checks.pairs import pairs
 from verify.checks.quadratic_witness import Quadratic, QuadraticDifference, QuadraticWitness
 from verify.checks.sliced import Sliced, SlicedKolmogorovSmirnov, gap_tail
+from verify.statistics.held_out import Differences, HeldOut, detectable, heaviest_event, more_often, sign_tail
+from verify.statistics.learned import Learner, learners
+from verify.statistics.pairs import pairs
 from verify.studies.power_per_second import Cell, compare, ladder, needed
 from verify.studies.power_per_second.alternatives import ALTERNATIVES
 from verify.studies.power_per_second.compared import Subject, wild_bootstrap

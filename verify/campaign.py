@@ -17,6 +17,7 @@ import torch
 import verify
 from distributions.autoregressive import Markov
 from distributions.tape import GeneratorTape
+from distributions.whole import whole
 from verify.audit import audit, finite
 from verify.errors import SubjectError
 from verify.progress import track
@@ -26,8 +27,6 @@ from verify.verifier import Verifier, catalog
 
 BUDGETS: Mapping[str, tuple[tuple[int, ...], int]] = {"quick": ((2, 3), 1 << 16), "thorough": ((2, 3, 5), 1 << 18)}
 """The vocabularies that are enumerated, and the rows that a continuous rule is drawn."""
-SHARD = 1 << 10
-"""Rows a shard, whatever their speed: a finding must not depend on the machine."""
 CONTINUOUS = "continuous"
 Row = dict[str, Any]
 
@@ -83,7 +82,7 @@ def judge(cell: Cell) -> str:
     """The line of a cell: its verdict and its findings, a function of the cell alone."""
     torch.set_num_threads(1)
     if cell.scenario == CONTINUOUS:
-        verdict = judged(cell.name, cell.verifier, seed=cell.seed, rows=BUDGETS[cell.budget][1], shard=SHARD)
+        verdict = judged(cell.name, cell.verifier, seed=cell.seed, rows=BUDGETS[cell.budget][1])
     else:
         case = scenarios([int(cell.scenario.rpartition("/")[2])])[cell.scenario]
         (verdict,) = audit({cell.name: cell.verifier}, {cell.scenario: tilted(case, cell.seed)})
@@ -113,9 +112,8 @@ def campaign(jobs: Sequence[Cell], output: Path, executor: Executor | None = Non
             row = json.loads(line)
             known[row["verifier"], row["scenario"], row["seed"]] = row
     rows = [known[key] for key in sorted(cell.key for cell in jobs)]
-    beside = output.with_name(output.name + ".sorted")
-    beside.write_text(head + "".join(json.dumps(row) + "\n" for row in rows))
-    beside.replace(output)
+    with whole(output) as beside:
+        beside.write_text(head + "".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import multiprocessing
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from verify.errors import SubjectError
 
 if TYPE_CHECKING:
     from verify.records import Defect, Verdict
+    from verify.verifier import Verifier
 
 STATUS = {"lossless": 0, "lossy": 1, "inconclusive": 2}
 OPTIONS = {
@@ -191,13 +191,19 @@ def run_audit(options: argparse.Namespace) -> int:
     from verify.report.words import banner, bias
 
     options.output.mkdir(parents=True, exist_ok=True)
-    verdicts: list[Verdict] = []
+    found: dict[int, Verdict] = {}
     skipped: list[str] = []
-    for verdict in _audited(options.output / "findings.jsonl", skipped):
-        verdicts.append(verdict)
-        mark = " " if verdict.as_expected else "!"
-        size, name = bias(verdict), verdict.subject
-        print(f"{mark} {verdict.status:<12}  {verdict.evidence:<11}  {size:<10}  {name}", flush=True)
+    findings = options.output / "findings.jsonl"
+    try:
+        for place, verdict in _audited(findings, skipped):
+            found[place] = verdict
+            mark = " " if verdict.as_expected else "!"
+            size, name = bias(verdict), verdict.subject
+            print(f"{mark} {verdict.status:<12}  {verdict.evidence:<11}  {size:<10}  {name}", flush=True)
+    except KeyboardInterrupt:
+        print(f"interrupted: the findings of {len(found)} functions are in {findings}", file=sys.stderr)
+        raise
+    verdicts = [verdict for _, verdict in sorted(found.items())]
     for reason in skipped:
         print("  skipped:", reason)
     origin = provenance("specproof audit", seed=0)
@@ -207,37 +213,46 @@ def run_audit(options: argparse.Namespace) -> int:
     return 1 if results.surprises else 0
 
 
-def _audited(findings: Path, skipped: list[str]) -> Iterator[Verdict]:
-    """Verdicts as they are known; each finding is in the file by then. Appends to ``skipped`` what it leaves out."""
+def _audited(findings: Path, skipped: list[str]) -> Iterator[tuple[int, Verdict]]:
+    """Verdicts with their places in the list of subjects, as they are known: the fast ones first, which are enumerated.
+
+    Each finding is in the file by then. Appends to ``skipped`` what it leaves out.
+    """
     from verify.audit import audit, finite
     from verify.scenarios import scenarios
     from verify.spaces.continuous import judged
     from verify.verifier import catalog
+    from verify.workers import Processes
 
     findings.write_text("")
     every, small = scenarios(), scenarios((2, 3))  # a defect that no small vocabulary shows is none of these
     folders = (("verifiers", "", every), ("saboteurs", "saboteurs/", small), ("controls", "controls/", small))
-    with _workers() as executor:
-        for folder, prefix, cases in folders:
-            kinds = catalog(folder)
-            continuous = {
-                name: executor.submit(judged, prefix + name, kind())
-                for name, kind in kinds.items()
-                if not finite(kind.claim)
-            }
-            for name, kind in kinds.items():
-                if name in continuous:
-                    verdict = _kept(continuous[name].result(), findings)
-                else:
-                    (verdict,) = audit({prefix + name: kind()}, cases, executor=executor, findings=findings)
-                yield replace(verdict, expected="lossless" if kind.claim.exact else "lossy")
+    subjects = [
+        (prefix + name, kind, cases) for folder, prefix, cases in folders for name, kind in catalog(folder).items()
+    ]
+    with Processes() as executor:
+        for at, (name, kind, cases) in enumerate(subjects):
+            if finite(kind.claim):
+                (verdict,) = audit({name: kind()}, cases, executor=executor, findings=findings)
+                yield at, _claimed(kind, verdict)
+        waiting = {
+            at: executor.submit(judged, name, kind())
+            for at, (name, kind, _) in enumerate(subjects)
+            if not finite(kind.claim)
+        }
+        for at, future in waiting.items():
+            yield at, _claimed(subjects[at][1], _kept(future.result(), findings))
     try:
         from verify.upstream.transformers import audit_transformers
 
-        for verdict in audit_transformers():
-            yield _kept(verdict, findings)
+        for at, verdict in enumerate(audit_transformers(), len(subjects)):
+            yield at, _kept(verdict, findings)
     except ImportError as error:
         skipped.append(f"transformers: {error}; pip install 'specproof[peers]' to judge its samplers")
+
+
+def _claimed(kind: type[Verifier], verdict: Verdict) -> Verdict:
+    return replace(verdict, expected="lossless" if kind.claim.exact else "lossy")
 
 
 def _kept(verdict: Verdict, findings: Path) -> Verdict:
@@ -247,23 +262,17 @@ def _kept(verdict: Verdict, findings: Path) -> Verdict:
     return verdict
 
 
-def _workers() -> ProcessPoolExecutor:
-    """A process for each core, each with one thread; fresh ones, since a forked torch may hang in its threads."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=_one_thread)
-
-
 def run_campaign(options: argparse.Namespace) -> int:
     """Judge what the file lacks, and say what is not as claimed; 0 if everything is. An interrupt loses nothing."""
     _one_thread()
     from verify.campaign import campaign, cells, surprises
-    from verify.workers import processes
+    from verify.workers import Processes
 
     if options.seeds < 1 or options.workers < 1:
         raise SubjectError(f"--seeds {options.seeds} --workers {options.workers}: give whole numbers from 1")
     jobs = cells(options.budget, options.seeds, options.only or ())
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.nullcontext() if options.workers == 1 else processes(options.workers) as executor:
+    with contextlib.nullcontext() if options.workers == 1 else Processes(options.workers) as executor:
         try:
             rows = campaign(jobs, options.output, executor)
         except BrokenExecutor:

@@ -25,9 +25,9 @@ from verify.checks.coin import Coin
 from verify.checks.excess_acceptance import ExcessAcceptance
 from verify.checks.proposal import Proposal
 from verify.checks.residual_law import ResidualLaw
-from verify.checks.trace import Trace
 from verify.checks.violations import Violations
 from verify.records import Finding, Verdict
+from verify.statistics.trace import Trace
 from verify.upstream.transformers import speculative_sampling
 
 CHECKS: tuple[Check, ...] = (Violations(), Proposal(), Coin(), AcceptedLength(), ResidualLaw(), ExcessAcceptance())

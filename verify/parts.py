@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import distributions
 import verify
+from distributions.whole import whole
 from verify.report.provenance import versions
 
 Part = TypeVar("Part")
@@ -36,10 +37,8 @@ class Parts:
             return kept
         before = time.process_time()
         part = compute()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        whole = file.with_suffix(".unfinished")
-        whole.write_bytes(pickle.dumps(part))
-        whole.replace(file)
+        with whole(file) as beside:
+            beside.write_bytes(pickle.dumps(part))
         print(f"{name}: {time.process_time() - before:.0f} CPU seconds", file=sys.stderr, flush=True)
         return part
 

@@ -20,11 +20,11 @@ from distributions.tape import Tape
 from verify.checks.chi_square import ChiSquare
 from verify.checks.excess_acceptance import ExcessAcceptance
 from verify.checks.ks import KolmogorovSmirnov
-from verify.checks.trace import Trace
 from verify.decode import Round, decode, parents, policy
 from verify.exact import encode
 from verify.records import Finding
 from verify.scenarios import Scenario
+from verify.statistics.trace import Trace
 from verify.verifier import Verifier
 
 LENGTH = 3

@@ -17,9 +17,7 @@ from torch import Tensor
 from distributions.law import Law, from_torch
 from distributions.tape import GeneratorTape
 from verify.checks import Statistic
-from verify.checks.held_out import HeldOut
 from verify.checks.sliced import SlicedKolmogorovSmirnov
-from verify.checks.transform import uniforms
 from verify.engine import count
 from verify.engine.batteries import known_law, lines, two_samples
 from verify.engine.bounds import certified, shown, shown_between
@@ -31,6 +29,8 @@ from verify.foreign.plain import isolated, seed_everything
 from verify.loader import describe
 from verify.progress import track
 from verify.records import Verdict
+from verify.statistics.held_out import HeldOut
+from verify.statistics.transform import uniforms
 
 Sampler = Callable[[int, int], Any]
 DELTA = 1e-6

@@ -18,6 +18,7 @@ from distributions.mar import Mar, draw, masking
 from distributions.mar.head import HeadNetwork
 from distributions.mar.shapes import BASE, HUGE, LARGE, TINY, Shape
 from distributions.tape import GeneratorTape
+from distributions.whole import whole
 from verify.bench.derived import DRAFTERS, KEYS, PARTS, Points, key_of, largest, speedups
 from verify.bench.measure import OutOfMemory, Run, Timing, forget, prepared, timed, ways
 
@@ -177,7 +178,5 @@ def write(path: Path, setting: Setting, provenance: dict[str, str], points: Poin
         "provenance": {**provenance, "torch": torch.__version__},
         "setting": asdict(setting), "points": points, "speedups": table, "largest": largest(table), "notes": notes,
     }  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)
+    with whole(path) as beside:
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

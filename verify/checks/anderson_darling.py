@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from verify.checks import Check
-from verify.checks.bridge import ANDERSON_DARLING, Integral
-from verify.checks.histogram import OCTAVES, Histogram, TransformHistogram
 from verify.records import CheckClaim, Finding
+from verify.statistics.bridge import ANDERSON_DARLING, Integral
+from verify.statistics.histogram import OCTAVES, Histogram, TransformHistogram
 
 
 def reach(law: Integral, level: float) -> float:

@@ -13,10 +13,10 @@ from torch.special import ndtr
 from distributions.law import Law
 from distributions.tape import Tape
 from verify.checks import Check, Tally
-from verify.checks.learned import Learner
-from verify.checks.pairs import pilot, typical
-from verify.checks.transform import blocks, uniforms
 from verify.records import CheckClaim, Finding
+from verify.statistics.learned import Learner
+from verify.statistics.pairs import pilot, typical
+from verify.statistics.transform import blocks, uniforms
 
 BLOCK = 8192
 """Rows whose features are held at once."""

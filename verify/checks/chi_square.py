@@ -14,8 +14,8 @@ from statsmodels.stats.power import GofChisquarePower
 from torch import Tensor
 
 from verify.checks import Check
-from verify.checks.histogram import Histogram, TransformHistogram
 from verify.records import CheckClaim, Finding
+from verify.statistics.histogram import Histogram, TransformHistogram
 
 ROWS_PER_CELL = 20
 """Fewest rows expected in a cell. Measured on 16 to 512 cells: the test rejects at most 1.4 times too often at level

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.checks.held_out import HeldOut
-from verify.checks.learned import Learned, Learner
-from verify.checks.pairs import pilot
 from verify.records import CheckClaim
+from verify.statistics.held_out import HeldOut
+from verify.statistics.learned import Learned, Learner
+from verify.statistics.pairs import pilot
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ import torch
 
 from distributions.tape import Tape
 from verify.checks import Check
-from verify.checks.scores import Scores, bernoulli, judged
-from verify.checks.trace import Trace, nothing
 from verify.records import CheckClaim, Finding
+from verify.statistics.scores import Scores, bernoulli, judged
+from verify.statistics.trace import Trace, nothing
 
 BINS = 16
 SMALLEST = 8.0

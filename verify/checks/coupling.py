@@ -12,8 +12,8 @@ from torch import Tensor
 
 from distributions.tape import Tape
 from verify.checks import Check, Tally
-from verify.checks.extremes import First
 from verify.records import CheckClaim, Finding
+from verify.statistics.extremes import First
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ import torch
 
 from verify.checks import Check
 from verify.checks.anderson_darling import reach
-from verify.checks.bridge import CRAMER_VON_MISES
-from verify.checks.histogram import Histogram, TransformHistogram
 from verify.records import CheckClaim, Finding
+from verify.statistics.bridge import CRAMER_VON_MISES
+from verify.statistics.histogram import Histogram, TransformHistogram
 
 
 @dataclass(frozen=True)

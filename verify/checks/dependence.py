@@ -14,9 +14,9 @@ from torch import Tensor
 from distributions.tape import Tape
 from verify.checks import Check, Tally
 from verify.checks.support import resolution
-from verify.checks.trace import Trace, same
-from verify.checks.transform import uniforms
 from verify.records import CheckClaim, Finding
+from verify.statistics.trace import Trace, same
+from verify.statistics.transform import uniforms
 
 SMALL_CALL = 64
 """Calls of at most this many rows are searched for repeated rows, where chance gives none."""

@@ -10,9 +10,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from distributions.tape import Tape
 from verify.checks import Check, Tally
-from verify.checks.trace import Trace, nothing
-from verify.checks.trace import same as same
 from verify.records import CheckClaim, Finding
+from verify.statistics.trace import Trace, nothing
+from verify.statistics.trace import same as same
 
 
 def exceeds(hits: int, n: int, cap: float, delta: float) -> float:

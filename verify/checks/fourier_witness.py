@@ -10,11 +10,11 @@ from torch import Tensor
 
 from distributions.law import Law
 from distributions.tape import GeneratorTape, Tape
-from verify.checks.held_out import CHUNK, HeldOut
-from verify.checks.learned import Learned, Learner
-from verify.checks.pairs import pilot, typical
 from verify.checks.quadratic_witness import discriminant, standard
 from verify.records import CheckClaim
+from verify.statistics.held_out import CHUNK, HeldOut
+from verify.statistics.learned import Learned, Learner
+from verify.statistics.pairs import pilot, typical
 
 
 @dataclass(frozen=True, eq=False)

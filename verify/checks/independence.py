@@ -13,9 +13,9 @@ from verify.checks import Check
 from verify.checks.products import legendre
 from verify.checks.proposal import draft_uniforms
 from verify.checks.residual_law import replacements
-from verify.checks.scores import Scores, bernoulli, judged
-from verify.checks.trace import Trace, nothing
 from verify.records import CheckClaim, Finding
+from verify.statistics.scores import Scores, bernoulli, judged
+from verify.statistics.trace import Trace, nothing
 
 SPREAD = 12**0.5
 

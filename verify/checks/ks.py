@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from verify.checks import Check, Statistic
-from verify.checks.histogram import Histogram, TransformHistogram
 from verify.records import CheckClaim, Finding
+from verify.statistics.histogram import Histogram, TransformHistogram
 
 
 def distances(columns: Tensor) -> np.ndarray:

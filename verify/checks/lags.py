@@ -14,8 +14,8 @@ from torch import Tensor
 from distributions.tape import Tape
 from verify.checks import Check, Tally
 from verify.checks.chi_square import effect
-from verify.checks.transform import blocks, scores
 from verify.records import CheckClaim, Finding
+from verify.statistics.transform import blocks, scores
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,8 @@ from torch import Tensor
 from distributions.categorical import Categorical
 from distributions.tape import Tape
 from verify.checks import Check, Tally
-from verify.checks.trace import Trace, by_row, nothing
 from verify.records import CheckClaim, Finding
+from verify.statistics.trace import Trace, by_row, nothing
 
 Row = Callable[[tuple[int, ...]], Tensor]
 

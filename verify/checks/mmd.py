@@ -14,10 +14,10 @@ from distributions.law import Law
 from distributions.tape import GeneratorTape, Tape
 from verify.checks import Check, Tally
 from verify.checks.fourier_witness import features, median_distance
-from verify.checks.held_out import CHUNK
-from verify.checks.learned import Learner
-from verify.checks.pairs import pairs, pilot
 from verify.records import CheckClaim, Finding
+from verify.statistics.held_out import CHUNK
+from verify.statistics.learned import Learner
+from verify.statistics.pairs import pairs, pilot
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from verify.checks import Check
 from verify.checks.chi_square import effect
-from verify.checks.histogram import Histogram, TransformHistogram
 from verify.records import CheckClaim, Finding
+from verify.statistics.histogram import Histogram, TransformHistogram
 
 FINE = 4096
 """Cells of the grid on which the polynomials are taken; a degree-4 one loses 1e-6 of its variance to them."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from distributions.tape import Tape
 from verify.checks import Check, Tally
-from verify.checks.transform import blocks, uniforms
 from verify.records import CheckClaim, Finding
+from verify.statistics.transform import blocks, uniforms
 
 LARGEST, RANGE = 5.0, 2 * math.sqrt(15)
 """The largest product of two of the polynomials below, and the widest range of one of the products."""

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from distributions.tape import GeneratorTape, Tape
 from verify.checks import Statistic
-from verify.checks.histogram import Histogram, histogram
 from verify.checks.ks import KolmogorovSmirnov
-from verify.checks.transform import blocks, normal_tails, scores
 from verify.records import CheckClaim
+from verify.statistics.histogram import Histogram, histogram
+from verify.statistics.transform import blocks, normal_tails, scores
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from distributions.gaussian import FullGaussian, Gaussian
 from distributions.tape import Tape
 from verify.checks import Check
 from verify.checks.products import legendre
-from verify.checks.scores import Scores, judged
-from verify.checks.trace import Trace, nothing
-from verify.checks.transform import uniforms
 from verify.decode import ranks
 from verify.records import CheckClaim, Finding
+from verify.statistics.scores import Scores, judged
+from verify.statistics.trace import Trace, nothing
+from verify.statistics.transform import uniforms
 
 CELLS = 16
 SKEW = (0.0, 2 * 5**1.5 / 35)

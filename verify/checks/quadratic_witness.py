@@ -11,10 +11,10 @@ from torch import Tensor
 
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.checks.held_out import CHUNK, HeldOut
-from verify.checks.learned import Learned, Learner
-from verify.checks.pairs import pilot, typical
 from verify.records import CheckClaim
+from verify.statistics.held_out import CHUNK, HeldOut
+from verify.statistics.learned import Learned, Learner
+from verify.statistics.pairs import pilot, typical
 
 REACH = 12.0
 """Coordinates are clipped here, in their own scale: squares of heavy tails would be all that is seen."""

@@ -10,10 +10,10 @@ import torch
 from distributions.tape import Tape
 from verify.checks import Check
 from verify.checks.anderson_darling import AndersonDarling
-from verify.checks.histogram import Histogram, histogram
 from verify.checks.ks import KolmogorovSmirnov
-from verify.checks.transform import blocks, scores, signed_tails
 from verify.records import CheckClaim, Finding
+from verify.statistics.histogram import Histogram, histogram
+from verify.statistics.transform import blocks, scores, signed_tails
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from distributions.law import Law
 from distributions.normal import normal_between
 from distributions.tape import Tape
 from verify.checks import Check
-from verify.checks.histogram import Histogram
-from verify.checks.trace import Trace, by_row, nothing
-from verify.checks.transform import uniforms
 from verify.frame import Frame
 from verify.records import CheckClaim, Finding
 from verify.residual import residual_law
+from verify.statistics.histogram import Histogram
+from verify.statistics.trace import Trace, by_row, nothing
+from verify.statistics.transform import uniforms
 
 BITS, CELLS, DEGREES = 8, 16, 4
 NEAR = 1e-12

@@ -14,10 +14,10 @@ from torch import Tensor
 from distributions.law import Law
 from distributions.tape import GeneratorTape, Tape
 from verify.checks import Check, Tally
-from verify.checks.held_out import CHUNK
-from verify.checks.learned import Learned, Learner
-from verify.checks.pairs import pairs, pilot, typical
 from verify.records import CheckClaim, Finding
+from verify.statistics.held_out import CHUNK
+from verify.statistics.learned import Learned, Learner
+from verify.statistics.pairs import pairs, pilot, typical
 
 REACH = 5.0
 """The grid along a direction ends this many deviations of the pilot from its centre; what lies beyond is not parted."""

@@ -13,8 +13,8 @@ from torch import Tensor
 from distributions.categorical import Categorical
 from distributions.tape import Tape
 from verify.checks import Check, Tally
-from verify.checks.transform import laws
 from verify.records import CheckClaim, Finding
+from verify.statistics.transform import laws
 
 
 def surprise(sample: Tensor, law: Categorical) -> tuple[Tensor, Tensor]:

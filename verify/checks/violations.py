@@ -13,8 +13,8 @@ from distributions.categorical import Categorical
 from distributions.law import Law
 from distributions.tape import Tape
 from verify.checks import Check, Tally
-from verify.checks.trace import Trace, by_row
 from verify.records import CheckClaim, Finding
+from verify.statistics.trace import Trace, by_row
 
 ROUNDING = 1e-6
 """A log-ratio within this, times the size of its two logarithms, may be on either side of 0 by rounding."""

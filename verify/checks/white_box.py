@@ -12,8 +12,8 @@ from torch import Tensor
 from distributions.tape import Tape
 from verify.checks import Check, Tally
 from verify.checks.coupling import Block, upper
-from verify.checks.extremes import Largest
 from verify.records import CheckClaim, Finding
+from verify.statistics.extremes import Largest
 
 SHARES = 6
 """Bounds that hold together: E+ from both sides, E- from above and where a* < 1 from below, 1 - b*, and the astray."""

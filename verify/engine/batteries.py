@@ -13,7 +13,6 @@ from verify.checks.chi_square import ChiSquare
 from verify.checks.cramer_von_mises import CramerVonMises
 from verify.checks.ks import KolmogorovSmirnov
 from verify.checks.lags import Lags
-from verify.checks.learned import Learner, learners
 from verify.checks.mmd import MedianBandwidth
 from verify.checks.neyman import Neyman
 from verify.checks.pooled_products import PooledProducts
@@ -22,6 +21,7 @@ from verify.checks.projections import Projections
 from verify.checks.radius import Radius
 from verify.checks.sliced import Sliced
 from verify.checks.support import Support
+from verify.statistics.learned import Learner, learners
 
 Battery = list[Check | Learner]
 

@@ -14,12 +14,12 @@ from statsmodels.stats.proportion import proportion_confint
 from distributions.tape import Tape
 from verify.checks import Check, Tally
 from verify.checks.excess_acceptance import exceeds
-from verify.checks.held_out import Differences, HeldOut
-from verify.checks.histogram import Histogram, TransformHistogram
 from verify.checks.sliced import Excesses
-from verify.checks.transform import uniforms
 from verify.engine import Tallies
 from verify.records import Finding
+from verify.statistics.held_out import Differences, HeldOut
+from verify.statistics.histogram import Histogram, TransformHistogram
+from verify.statistics.transform import uniforms
 
 
 @dataclass(frozen=True)

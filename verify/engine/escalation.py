@@ -10,9 +10,9 @@ from scipy.stats import norm
 
 from distributions.tape import GeneratorTape
 from verify.checks import Check, Statistic, Tally
-from verify.checks.learned import Learner
 from verify.engine import Source, Tallies, tallied
 from verify.records import Finding
+from verify.statistics.learned import Learner
 
 SHARES = {"trace": 0.3, "known law": 0.5, "two samples": 0.2}
 """Of the false-alarm budget, by the kind of evidence; what is not there leaves its share to the others."""

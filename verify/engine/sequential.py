@@ -13,8 +13,6 @@ from itertools import islice
 
 from verify.checks import Check, Statistic
 from verify.checks.betting import Betting
-from verify.checks.held_out import HeldOut
-from verify.checks.histogram import TransformHistogram
 from verify.checks.sliced import SlicedKolmogorovSmirnov
 from verify.engine import Source, Tallies, growing, tallied
 from verify.engine.bounds import PairHistogram, certified, shown, shown_between
@@ -22,6 +20,8 @@ from verify.engine.conclusion import Evidence, sees
 from verify.engine.escalation import Suspect, merged
 from verify.progress import DELAY
 from verify.records import Finding
+from verify.statistics.held_out import HeldOut
+from verify.statistics.histogram import TransformHistogram
 
 STRIDE = 1.25
 """The sample grows by this factor from one look at the whole suite to the next."""

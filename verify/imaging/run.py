@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from distributions.whole import whole
 from verify.decode import Trace
 from verify.errors import SubjectError
 from verify.imaging.setting import Setting
@@ -91,9 +92,8 @@ def _claim(folder: Path, wanted: dict[str, object]) -> None:
         if json.loads(known.read_text(encoding="utf-8")) != wanted:
             raise SubjectError(f"{folder} holds images of another setting ({known.name}); choose another folder")
         return
-    part = known.with_suffix(".part")
-    part.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-    part.replace(known)
+    with whole(known) as beside:
+        beside.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
 
 
 def _write(found: Decoded, file: Path) -> None:
@@ -102,9 +102,8 @@ def _write(found: Decoded, file: Path) -> None:
     trace = found.trace
     parts = {"tokens": trace.tokens, "lengths": trace.lengths, "kept": trace.kept, "log_accept": trace.log_accept}
     parts |= {"place": found.place, "label": found.label, "seconds": torch.tensor(found.seconds, dtype=torch.float64)}
-    part = file.with_suffix(".part")
-    save_file({name: item.contiguous() for name, item in parts.items()}, part)
-    part.replace(file)  # a file that is there is whole
+    with whole(file) as beside:
+        save_file({name: item.contiguous() for name, item in parts.items()}, beside)
 
 
 def _read(file: Path) -> Decoded:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import os
-import signal
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +17,7 @@ from verify.logs.command import EXAMPLE
 from verify.logs.records import NAMES, NUMBERS, REQUIRED, from_columns, parse
 from verify.logs.tally import Examples, LogTally, Settings, count
 from verify.progress import track
-from verify.workers import processes
+from verify.workers import Processes
 
 CHUNK = 1 << 22
 """Bytes of text that a process holds at once."""
@@ -62,33 +60,17 @@ def _spread(jobs: Iterable[Job], workers: int) -> Iterator[LogTally]:
     if workers == 1:
         yield from (job() for job in jobs)
         return
-    with processes(workers) as executor:
+    with Processes(workers) as executor:
         waiting: deque[Future[LogTally]] = deque()
         try:
             for job in jobs:
-                with _uninterrupted():
-                    waiting.append(executor.submit(job))
+                waiting.append(executor.submit(job))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
             raise SubjectError("a process that read the log was killed; try again with --workers 1") from None
-        finally:
-            executor.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Puts an interrupt off. A process started meanwhile has it put off for good, before it could ignore it itself."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _text(path: Path, size: int, settings: Settings) -> Iterator[Job]:

@@ -27,28 +27,26 @@ DIM, NODES = 2, 2
 SIGNAL = torch.tensor([1.0, 0.8, 0.3], dtype=torch.float64)
 GRID = Schedule(SIGNAL, (1 - SIGNAL.square()).sqrt())
 """Two steps, so long that the last one adds noise enough to keep something."""
-ROWS = 1 << 16
-"""Of a rule that is judged by its first token, however long they take: a slow machine sees as much as a fast one."""
+ROWS, SHARD = 1 << 16, 1 << 12
+"""Of a rule, and of a call, however long they take: a slow machine says the same as a fast one."""
 EPSILON = 0.05
 """The bound, in Kolmogorov's distance, that is enough."""
 
 
-def judged(
-    name: str, verifier: Verifier, *, seed: int = 0, rows: int | None = None, shard: int | None = None
-) -> Verdict:
+def judged(name: str, verifier: Verifier, *, seed: int = 0, rows: int = ROWS) -> Verdict:
     """One verdict, in seconds: a rule for one Gaussian draft is called as a foreign function is; any other is judged by
-    the first token of a round, against its known law. With ``rows``, and ``shard`` of them at a time, nothing is timed.
+    the first token of a round, against its known law. Nothing is timed: the seed decides every digit.
     """
     torch.set_num_threads(1)
     defect: Defect | None = getattr(verifier, "defect", None)
     covariance = "any" if defect is not None and defect.covariance == "unequal" else "equal"
     if verifier.claim.laws == "gaussian" and single(verifier):
-        limits: str | Budget = "quick" if rows is None else Budget(rows, float("inf"))
+        limits = Budget(rows, float("inf"))
         verdict = judge_gaussian(Function(verifier), dim=DIM, covariance=covariance, budget=limits, seed=seed)
     else:
         first = FirstToken(verifier)
-        most = (rows or ROWS, float("inf"))
-        verdict = judge_sampler(first, first.truth, epsilon=EPSILON, budget=most, seed=seed, shard=shard)
+        most = (rows, float("inf"))
+        verdict = judge_sampler(first, first.truth, epsilon=EPSILON, budget=most, seed=seed, shard=SHARD)
     return replace(verdict, subject=name)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from verify.checks.battery import stamp
-from verify.checks.witness import Bias, Witness, measure
 from verify.errors import SubjectError
 from verify.foreign.followed import NotCoupled
 from verify.foreign.plain import isolated
@@ -27,6 +26,7 @@ from verify.spaces.gaussian_rows import (
     seconds_per_row,
 )
 from verify.spaces.gaussian_witnesses import EDGES, Pools, pool_witness, pools, witnesses
+from verify.statistics.witness import Bias, Witness, measure
 
 FIRST, SECOND = 1e-3, 1e-3
 """Family-wise levels of discovery, and of confirmation on fresh rows; a false alarm has their product."""

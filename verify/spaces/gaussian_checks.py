@@ -15,10 +15,10 @@ from verify.checks.excess_acceptance import ExcessAcceptance
 from verify.checks.ks import KolmogorovSmirnov
 from verify.checks.products import Products
 from verify.checks.support import Support
-from verify.checks.transform import Uniform
 from verify.records import Finding
 from verify.spaces.gaussian_rows import Rows
 from verify.spaces.gaussian_witnesses import Pools
+from verify.statistics.transform import Uniform
 
 LEVEL = 1e-5
 """The level at which each check reports the smallest defect it sees; about what Holm leaves to one of a hundred."""

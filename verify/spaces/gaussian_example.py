@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from verify.checks.witness import Bias, measure
 from verify.errors import SubjectError
 from verify.records import Counterexample
 from verify.spaces.gaussian_pairs import pairs
 from verify.spaces.gaussian_rows import Rows, Subject, call_sizes
 from verify.spaces.gaussian_witnesses import witnesses
+from verify.statistics.witness import Bias, measure
 
 SETTING = """import torch
 from torch.distributions import Independent, MultivariateNormal, Normal

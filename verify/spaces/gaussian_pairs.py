@@ -15,7 +15,7 @@ from torch.special import gammainc, ndtr, ndtri
 
 from distributions.gaussian import FullGaussian, Gaussian
 from distributions.tape import GeneratorTape
-from verify.checks.witness import Interval
+from verify.statistics.witness import Interval
 
 Side = Gaussian | FullGaussian
 

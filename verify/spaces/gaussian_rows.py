@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from distributions.tape import GeneratorTape
-from verify.checks.trace import Trace, same
 from verify.errors import SubjectError
 from verify.foreign.plain import seed_everything
 from verify.loader import describe
 from verify.spaces.gaussian_pairs import Pair
+from verify.statistics.trace import Trace, same
 
 Sampler = Callable[[Tensor, Distribution, Distribution], Any]
 SMALL_CALLS = (1, 2, 3, 17)

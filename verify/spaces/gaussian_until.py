@@ -16,9 +16,7 @@ from torch import Tensor
 from verify.checks.anderson_darling import AndersonDarling
 from verify.checks.betting import Betting
 from verify.checks.chi_square import ChiSquare
-from verify.checks.histogram import TransformHistogram
 from verify.checks.ks import KolmogorovSmirnov
-from verify.checks.transform import Uniform
 from verify.engine.conclusion import conclude
 from verify.engine.escalation import suite
 from verify.engine.sequential import SECONDS, Limits, share, until_decided
@@ -29,6 +27,8 @@ from verify.spaces.gaussian import DELTA, judge_gaussian
 from verify.spaces.gaussian_coupling import couple
 from verify.spaces.gaussian_pairs import Pair, pairs
 from verify.spaces.gaussian_rows import Sampler, Subject, adapt
+from verify.statistics.histogram import TransformHistogram
+from verify.statistics.transform import Uniform
 
 CHUNK, LARGEST = 16_384, 1 << 20
 """Rows of each pair in the first run beside the exact rule, and in the largest; each run is twice the one before."""

@@ -16,9 +16,9 @@ from verify.checks.branches import Branches
 from verify.checks.dependence import SMALL_CALL, call_sums
 from verify.checks.products import legendre
 from verify.checks.support import most_repeated, resolution
-from verify.checks.witness import Interval, Witness, heaviest_interval
 from verify.spaces.gaussian_pairs import Pair
 from verify.spaces.gaussian_rows import SMALL_CALLS, Rows
+from verify.statistics.witness import Interval, Witness, heaviest_interval
 
 GIVES = " with probability {found:.4g} where the target gives at most {mass:.4g}"
 PLAIN = "x = draft.sample((20_000,))\ny = fn(x.clone(), draft, target)\n"

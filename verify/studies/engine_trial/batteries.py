@@ -26,7 +26,6 @@ from verify.checks.excess_acceptance import ExcessAcceptance
 from verify.checks.independence import Independence
 from verify.checks.ks import KolmogorovSmirnov
 from verify.checks.lags import Lags
-from verify.checks.learned import Learner
 from verify.checks.martingale import Martingale
 from verify.checks.neyman import Neyman
 from verify.checks.pooled_products import PooledProducts
@@ -36,13 +35,14 @@ from verify.checks.quadratic_witness import QuadraticWitness
 from verify.checks.residual_law import ResidualLaw
 from verify.checks.sliced import Sliced
 from verify.checks.surprisal import Surprisal
-from verify.checks.trace import Trace, Traced
 from verify.checks.violations import Violations
 from verify.checks.white_box import Differences, WhiteBox
 from verify.decode import decode
 from verify.engine.batteries import known_law, two_samples
 from verify.records import Finding, Outcome
 from verify.scenarios import Scenario
+from verify.statistics.learned import Learner
+from verify.statistics.trace import Trace, Traced
 from verify.verifier import Verifier
 from verify.verifiers.rejection import Rejection
 

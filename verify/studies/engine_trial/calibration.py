@@ -11,9 +11,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from verify.checks import Check
 from verify.checks.betting import Betting
-from verify.checks.learned import Learner
 from verify.engine.escalation import FALSE_ALARM, Suspect, escalate
 from verify.references import references
+from verify.statistics.learned import Learner
 from verify.studies.engine_trial.batteries import (
     Against,
     Decoded,

@@ -9,7 +9,6 @@ from typing import Any
 from verify.audit import finite
 from verify.certificate import OfLaws, OfModels
 from verify.checks import Check
-from verify.checks.learned import Learner
 from verify.continuous_references import continuous_references
 from verify.decode import parents
 from verify.engine.batteries import known_law
@@ -19,6 +18,7 @@ from verify.planted_gaussian import PlantedReflection
 from verify.records import Defect
 from verify.references import bias, references
 from verify.spaces.gaussian_rules import continuous
+from verify.statistics.learned import Learner
 from verify.studies.engine_trial.batteries import (
     Against,
     Coupled,

@@ -10,9 +10,9 @@ import torch
 
 from distributions.tape import GeneratorTape
 from verify.checks import Check, Tally
-from verify.checks.learned import Learner
 from verify.engine import own_tape
 from verify.engine.escalation import PILOT_DRAWS
+from verify.statistics.learned import Learner
 
 Draw = Callable[[int, int], tuple[Any, Any]]
 """Rows and a seed: a sample of so many rows, and its truth."""

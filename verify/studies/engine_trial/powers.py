@@ -23,11 +23,11 @@ from verify.certificate.altered import (
     Tempered,
 )
 from verify.checks import Check
-from verify.checks.learned import Learner
 from verify.engine.batteries import known_law
 from verify.references import bias, references
 from verify.saboteurs.gaussian_residual_padded import GaussianResidualPadded
 from verify.saboteurs.gaussian_residual_target import GaussianResidualTarget
+from verify.statistics.learned import Learner
 from verify.studies.engine_trial.batteries import (
     Against,
     CertifiedBias,

@@ -11,14 +11,14 @@ from torch import Tensor
 from distributions.path import PathLaw
 from distributions.tape import GeneratorTape
 from verify.checks.fourier_witness import FourierWitness
-from verify.checks.held_out import Differences, HeldOut
-from verify.checks.learned import Learner
 from verify.checks.mmd import MedianBandwidth
 from verify.checks.products import Products
 from verify.checks.quadratic_witness import QuadraticWitness
 from verify.checks.sliced import Sliced
-from verify.checks.transform import Uniform
 from verify.imaging.figures import counted
+from verify.statistics.held_out import Differences, HeldOut
+from verify.statistics.learned import Learner
+from verify.statistics.transform import Uniform
 from verify.studies.images.subjects import Batch, Job, Subject, batches
 from verify.studies.ladder.bounds import STATISTICS, Departure, departure, innovations
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing import get_context
 
 import torch
 from torch import Tensor
@@ -27,6 +25,7 @@ from verify.verifier import Verifier
 from verify.verifiers.cspd import Cspd, aligned
 from verify.verifiers.cspd_released import CspdReleased
 from verify.verifiers.pooled_noise import PooledNoiseRule
+from verify.workers import Processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +178,7 @@ def measured(jobs: Sequence[Job], workers: int = 1, label: str = "ladder") -> It
         for job in track(jobs, label=label):
             yield job, chunk(job)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with Processes(workers) as pool:
         yield from zip(jobs, track(pool.map(chunk, jobs), len(jobs), label), strict=True)
 
 

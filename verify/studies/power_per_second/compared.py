@@ -14,10 +14,10 @@ from torch import Tensor
 from distributions.tape import GeneratorTape
 from verify.checks.classifier import Classifier
 from verify.checks.fourier_witness import FourierWitness, median_distance
-from verify.checks.learned import Learner
 from verify.checks.mmd import MedianBandwidth
 from verify.checks.quadratic_witness import QuadraticWitness
 from verify.checks.sliced import Sliced
+from verify.statistics.learned import Learner
 
 BOOTSTRAPS = 1_999
 Test = Callable[[Tensor, Tensor], float]

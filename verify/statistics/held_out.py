@@ -12,9 +12,9 @@ from torch import Tensor
 
 from distributions.tape import Tape
 from verify.checks import Check, Tally
-from verify.checks.learned import Learned
-from verify.checks.pairs import pairs
 from verify.records import CheckClaim, Finding
+from verify.statistics.learned import Learned
+from verify.statistics.pairs import pairs
 
 RADEMACHER = 1 / (4 * float(ndtr(-math.sqrt(2))))
 """3.178: the tail of any weighted sum of fair signs, of variance one, is at most this many times the normal one."""

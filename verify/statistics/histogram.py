@@ -13,7 +13,7 @@ from torch import Tensor
 from distributions.categorical import Categorical
 from distributions.tape import Tape
 from verify.checks import Tally
-from verify.checks.transform import blocks, tails
+from verify.statistics.transform import blocks, tails
 
 OCTAVES = 48
 """Cells of each tail, beyond the grid."""
