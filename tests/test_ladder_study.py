@@ -23,7 +23,7 @@ from verify.records import Claim, Draft, Outcome
 from verify.studies import ladder
 from verify.studies.ladder import bounds, tables
 from verify.studies.ladder.chains import LIMIT, Counted, Definition, Heads, Remembered, costly, rungs, switches
-from verify.studies.ladder.measure import Job, Part, chunk, jobs_of, measured, spent
+from verify.studies.ladder.measure import Job, chunk, jobs_of, joined, spent
 from verify.studies.ladder.meeting import meeting
 from verify.studies.ladder.second import second
 from verify.study import write
@@ -52,11 +52,7 @@ class Leaning(Coalescing):
 
 def entries(definition: Definition, rules: dict[str, Verifier], rows: int, **more: int) -> dict[str, tables.Entry]:
     jobs = jobs_of("ring", definition, rules, rows, rows, count(7), **more)
-    gathered: dict[str, list[Part]] = {}
-    for _, parts in measured(jobs):
-        for name, part in parts.items():
-            gathered.setdefault(name, []).append(part)
-    found = {name: Part.joined(parts) for name, parts in gathered.items()}
+    found = joined(jobs)
     between = tables.overlap(rules, found)
     return {name: tables.Entry("ring", definition, name, rules[name], part, between) for name, part in found.items()}
 

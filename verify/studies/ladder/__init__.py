@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
+from typing import Any
 
 import torch
 
 from distributions.datasets import conditions
 from distributions.tape import GeneratorTape
 from verify.estimates import plus_minus
+from verify.parts import NOTHING, Parts, parts
 from verify.studies.ladder import drawings
 from verify.studies.ladder.bounds import DELTA, departure
 from verify.studies.ladder.chains import LIMIT, Definition, costly, rungs, switches
-from verify.studies.ladder.measure import Job, Part, Spent, cores, jobs_of, measured, spent, trained
+from verify.studies.ladder.measure import Job, Spent, cores, jobs_of, joined, spent, trained
 from verify.studies.ladder.meeting import Meeting, meeting, remedies
 from verify.studies.ladder.second import second
 from verify.studies.ladder.tables import Entry, ahead, overlap, remedy_row, switch_row
@@ -64,22 +67,27 @@ SIZES: Mapping[str, Size] = {
 
 
 def run(budget: str = "quick") -> Study:
-    """Measure, tabulate and draw; ``budget`` says on how many tokens (``SIZES``)."""
-    return study(SIZES[budget])
+    """Measure, tabulate and draw; ``budget`` says on how many tokens (``SIZES``). A thorough run keeps its parts."""
+    size = SIZES[budget]
+    return study(size, kept=parts("ladder", size) if budget == "thorough" else NOTHING)
 
 
-def study(size: Size, device: str = "cpu") -> Study:
-    """The study at a size."""
-    seed, entries, took = count(), [], {}
+def study(size: Size, device: str = "cpu", kept: Parts = NOTHING) -> Study:
+    """The study at a size, part by part, each with seeds of its own."""
+    number = count()
+
+    def part(name: str, measure: Callable[..., Any], *what: Any) -> Any:
+        return kept.of(name, partial(measure, *what, size, count(next(number) << 20), device))
+
+    entries, took = [], {}
     for data in DATA:
         for definition in size.definitions:
-            start = time.perf_counter()
-            entries += ladder(data, definition, size, seed, device)
-            took[data, definition] = time.perf_counter() - start
-    thrown = [row for data in DATA for row in _switches(data, size, seed, device)]
-    helped = [row for data in DATA for row in _remedies(data, size, seed, device)]
-    pooled = [row for data in DATA for row in _spreads(data, size, seed, device)]
-    walked = {data: _walks(data, size, seed, device) for data in DATA}
+            found, took[data, definition] = part(f"{data}, {definition}", _timed, data, definition)
+            entries += found
+    thrown = [row for data in DATA for row in part(f"{data}, switches", _switches, data)]
+    helped = [row for data in DATA for row in part(f"{data}, remedies", _remedies, data)]
+    pooled = [row for data in DATA for row in part(f"{data}, pooled noise", _spreads, data)]
+    walked = {data: part(f"{data}, walks", _walks, data) for data in DATA}
     pictured = size.definitions[:2]
     groups = {
         f"{data}, {definition}": [x for x in entries if (x.data, x.definition) == (data, definition)]
@@ -107,6 +115,13 @@ def study(size: Size, device: str = "cpu") -> Study:
 
 
 # --- what is measured ------------------------------------------------------------------------------------------------
+def _timed(
+    data: str, definition: Definition, size: Size, seed: Iterator[int], device: str
+) -> tuple[list[Entry], float]:
+    start = time.perf_counter()
+    return ladder(data, definition, size, seed, device), time.perf_counter() - start
+
+
 def ladder(data: str, definition: Definition, size: Size, seed: Iterator[int], device: str = "cpu") -> list[Entry]:
     """Every rung on one sampler of one pair; flows on its grid, once for all variances that share it."""
     rules = rungs()
@@ -122,11 +137,7 @@ def ladder(data: str, definition: Definition, size: Size, seed: Iterator[int], d
             jobs += jobs_of(
                 data, definition, {name: rule}, some, some, seed, size=chunk, draws=size.draws, device=device
             )
-    gathered: dict[str, list[Part]] = {}
-    for _, parts in measured(jobs, size.workers, f"{data}, {definition}"):
-        for name, part in parts.items():
-            gathered.setdefault(name, []).append(part)
-    found = {name: Part.joined(parts) for name, parts in gathered.items()}
+    found = joined(jobs, size.workers, f"{data}, {definition}")
     paths = {name: part for name, part in found.items() if rules[name].claim.laws == "path"}
     between = overlap(rules, paths)
     return [
@@ -155,52 +166,49 @@ def flowing(data: str, definition: Definition, rows: int, seed: int, device: str
     )
 
 
-def _switches(data: str, size: Size, seed: Iterator[int], device: str) -> Iterator[Row]:
+def _switches(data: str, size: Size, seed: Iterator[int], device: str) -> list[Row]:
     rules: dict[str, Verifier] = {"none, as published": rungs()["cspd"], **dict(switches())}
-    rows = size.rows[data, ALIGNED.steps]
-    jobs = jobs_of(data, ALIGNED, rules, rows, size.checked, seed, draws=size.draws, device=device)
-    gathered: dict[str, list[Part]] = {}
-    for _, parts in measured(jobs, size.workers, f"{data}, switches"):
-        for name, part in parts.items():
-            gathered.setdefault(name, []).append(part)
-    found = {name: Part.joined(parts) for name, parts in gathered.items()}
+    count_of = size.rows[data, ALIGNED.steps]
+    jobs = jobs_of(data, ALIGNED, rules, count_of, size.checked, seed, draws=size.draws, device=device)
+    found = joined(jobs, size.workers, f"{data}, switches")
     most = overlap(rules, found)[1]
+    rows = []
     for name, rule in rules.items():
-        after = second(rule, Job(data, ALIGNED, {}, rows // 2, next(seed), device=device))
+        after = second(rule, Job(data, ALIGNED, {}, count_of // 2, next(seed), device=device))
         entry = Entry(data, ALIGNED, name, rule, found[name], (0.0, most))
-        yield switch_row(entry, departure(after) if len(after) >= 20 else None)
+        rows.append(switch_row(entry, departure(after) if len(after) >= 20 else None))
+    return rows
 
 
-def _remedies(data: str, size: Size, seed: Iterator[int], device: str) -> Iterator[Row]:
+def _remedies(data: str, size: Size, seed: Iterator[int], device: str) -> list[Row]:
     rules = {name: rule for name, rule in rungs().items() if rule.claim.exact and not costly(rule)}
     heads = trained(data, torch.float32, device)
+    rows = []
     for definition in remedies(size.steps):
         jobs = jobs_of(data, definition, rules, size.tried, size.tried, seed, draws=size.draws, device=device)
-        gathered: dict[str, list[Part]] = {}
-        for _, parts in measured(jobs, 1, f"{data}, {definition}"):
-            for name, part in parts.items():
-                gathered.setdefault(name, []).append(part)
-        found = {name: Part.joined(parts) for name, parts in gathered.items()}
-        yield remedy_row(data, heads, definition, found, GeneratorTape(next(seed), device))
+        found = joined(jobs, 1, f"{data}, {definition}")
+        rows.append(remedy_row(data, heads, definition, found, GeneratorTape(next(seed), device)))
+    return rows
 
 
-def _spreads(data: str, size: Size, seed: Iterator[int], device: str) -> Iterator[Row]:
+def _spreads(data: str, size: Size, seed: Iterator[int], device: str) -> list[Row]:
     known = PooledNoiseRule()
     tried = [(size.steps[0], spread) for spread in size.spreads]
     tried += [(steps, known.spread) for steps in size.steps[1:]]
+    rows: list[Row] = []
     for steps, spread in tried:
         rule, definition = replace(known, spread=spread), Definition(steps, "large")
-        rows = max(6, size.pooled * size.steps[0] // steps)
+        tokens = max(6, size.pooled * size.steps[0] // steps)
         named: dict[str, Verifier] = {"pooled_noise": rule}
-        jobs = jobs_of(data, definition, named, rows, 0, seed, size=max(1, rows // size.workers), device=device)
-        parts = [part["pooled_noise"] for _, part in measured(jobs, size.workers, f"{data}, pooled noise")]
-        share = sum(part.kept for part in parts) / rows
+        jobs = jobs_of(data, definition, named, tokens, 0, seed, size=max(1, tokens // size.workers), device=device)
+        share = joined(jobs, size.workers, f"{data}, pooled noise")["pooled_noise"].kept / tokens
         cost = _spent(rule, Job(data, definition, {}, size.timed, next(seed), device=device))
-        yield {
-            "data": data, "sampler": str(definition), "spread": spread, "tokens": rows,
-            "acceptance": plus_minus((share, (share * (1 - share) / rows) ** 0.5)),
+        rows.append({
+            "data": data, "sampler": str(definition), "spread": spread, "tokens": tokens,
+            "acceptance": plus_minus((share, (share * (1 - share) / tokens) ** 0.5)),
             "target evaluations": round(cost.target, 1), "CPU s per 10,000": round(1e4 * cost.seconds),
-        }  # fmt: skip
+        })  # fmt: skip
+    return rows
 
 
 def _walks(data: str, size: Size, seed: Iterator[int], device: str) -> dict[str, Meeting]:

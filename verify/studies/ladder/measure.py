@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -172,14 +173,12 @@ def reach(rule: Verifier, draft: Draft, target: Law, outcome: Outcome, tape: Gen
     return float((outcome.log_accept.exp() + back + zeros).sum())
 
 
-def measured(jobs: Sequence[Job], workers: int = 1, label: str = "ladder") -> Iterator[tuple[Job, dict[str, Part]]]:
-    """Every job with what came out of it, by so many processes, with a progress bar."""
-    if workers == 1:
-        for job in track(jobs, label=label):
-            yield job, chunk(job)
-        return
-    with Processes(workers) as pool:
-        yield from zip(jobs, track(pool.map(chunk, jobs), len(jobs), label), strict=True)
+def joined(jobs: Sequence[Job], workers: int = 1, label: str = "ladder") -> dict[str, Part]:
+    """What came out of all jobs, rule by rule, by so many processes, with a progress bar."""
+    with contextlib.nullcontext() if workers == 1 else Processes(workers) as pool:
+        done = list(track((pool.map if pool else map)(chunk, jobs), len(jobs), label))
+    names = dict.fromkeys(name for parts in done for name in parts)
+    return {name: Part.joined([parts[name] for parts in done if name in parts]) for name in names}
 
 
 def jobs_of(
