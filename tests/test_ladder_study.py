@@ -19,9 +19,10 @@ from distributions.path import PathLaw
 from distributions.tape import GeneratorTape, Tape
 from distributions.training import pretrained
 from tests.ladder_models import normal_data
+from verify.parts import Parts
 from verify.records import Claim, Draft, Outcome
 from verify.studies import ladder
-from verify.studies.ladder import bounds, tables
+from verify.studies.ladder import bounds, measure, tables
 from verify.studies.ladder.chains import LIMIT, Counted, Definition, Heads, Remembered, costly, rungs, switches
 from verify.studies.ladder.measure import Job, chunk, jobs_of, joined, spent
 from verify.studies.ladder.meeting import meeting
@@ -119,6 +120,17 @@ def test_what_is_remembered_is_what_was_said() -> None:
     for other in ((value + 1, condition), (value, -condition), (value[:3], condition[:3])):
         assert torch.equal(head(other[0], *level, other[1]).clean, counted.head(other[0], *level, other[1]).clean)
     assert counted.count == 18
+
+
+def test_what_is_differentiated_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer from memory has no slope, and a rule that divides by slopes would go wrong; pooled_noise notices."""
+    pair = pretrained("ring", dtype=torch.float64)
+    rules = {"pooled_noise": rungs()["pooled_noise"]}
+    job = Job("ring", EIGHT, rules, 2, 3, heads=Heads(pair.target, pair.drafter))
+    assert chunk(job)["pooled_noise"].rows == 2
+    monkeypatch.setattr(measure, "costly", lambda rule: False)
+    with pytest.raises(ValueError, match="jumps"):
+        chunk(job)
 
 
 def test_remembering_changes_nothing() -> None:
@@ -223,11 +235,13 @@ def test_definitions() -> None:
 
 
 @pytest.mark.slow
-def test_a_small_study(tmp_path: Path) -> None:
+def test_a_small_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     eight = (EIGHT, Definition(8, "small"))
     rows = {(data, steps): 60 for data in ladder.DATA for steps in (8, ladder.ALIGNED.steps)}
     size = ladder.Size(eight, rows, 60, (4, 2), 1, (6,), 30, (0.05,), 2, 4, 1)
-    study = ladder.study(size)
+    study = ladder.study(size, kept=Parts(tmp_path / "kept"))
+    monkeypatch.delattr(ladder, "joined")  # and again, with nothing to compute
+    assert ladder.study(size, kept=Parts(tmp_path / "kept")).tables == study.tables
     first = study.tables["Every rule on every sampler"]
     assert len(first) == 2 * (2 * len(rungs()) - 1)  # the flow once
     assert {row["rule"] for row in first} == set(rungs()) and len(study.figures) == 2

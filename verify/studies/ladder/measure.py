@@ -90,10 +90,14 @@ def heads_for(job: Job, rules: Iterable[Verifier]) -> Heads:
 
 
 def chunk(job: Job) -> dict[str, Part]:
-    """The rules on one chunk, on the same drafts: what one has asked of a head is remembered for the next."""
+    """The rules on one chunk, on the same drafts: what one has asked of a head is remembered for the next, unless it
+    differentiates it.
+    """
     torch.set_num_threads(1)
     heads = heads_for(job, job.rules.values())
-    told = Heads(Remembered(heads.target, job.rows), Remembered(heads.drafter, job.rows))
+    told = heads  # what is differentiated must be evaluated: a remembered answer has no slope
+    if not any(costly(rule) for rule in job.rules.values()):
+        told = Heads(Remembered(heads.target, job.rows), Remembered(heads.drafter, job.rows))
     condition = conditions(GeneratorTape(4 * job.seed, job.device), job.rows)
     look = Look(job, heads, condition[: job.checked], GeneratorTape(4 * job.seed + 3, job.device))
     return {name: _one(rule, job, told, condition, look) for name, rule in job.rules.items()}
