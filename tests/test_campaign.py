@@ -20,6 +20,7 @@ import torch
 
 from distributions.law import Law
 from distributions.tape import Tape
+from tests.interrupts import heard
 from verify.campaign import BUDGETS, CONTINUOUS, Cell, campaign, cells, judge, surprises, tilted
 from verify.cli import main
 from verify.errors import SubjectError
@@ -175,7 +176,9 @@ def test_an_interrupt_at_a_terminal_is_quiet(tmp_path: Path) -> None:
     """Every process of the terminal's group is sent the signal, the workers too; the status is that of an interrupt."""
     path = tmp_path / "findings.jsonl"
     call = [sys.executable, "-m", "verify", *arguments(path, "2")]
-    running = subprocess.Popen(call, start_new_session=True, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1])
+    running = subprocess.Popen(
+        call, start_new_session=True, preexec_fn=heard, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]
+    )
     while lines_of(path) < 4:
         assert running.poll() is None
         time.sleep(0.01)

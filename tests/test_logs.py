@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from tests.interrupts import heard
 from tests.logs_by_hand import Coin, World, honest, laws, lines, records, softmax, top, world, write
 from verify.cli import main
 from verify.logs import scan as scanning
@@ -522,7 +523,7 @@ def test_an_interrupt_from_the_terminal(patience: float, tmp_path: Path) -> None
     code = "from verify.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "audit-log", str(path), "--workers", "2"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if not children.exists():

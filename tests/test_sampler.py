@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Gamma, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from distributions.gaussian import Gaussian
+from tests.interrupts import heard
 from verify import assert_lossless, check_sampler, check_verifier
 from verify.cli import main
 from verify.errors import SubjectError
@@ -286,8 +286,6 @@ def test_an_interrupt_prints_the_verdict_so_far(file: Path) -> None:
     """Ctrl-C after the first line of progress: the status is 2, undecided, and nothing is lost."""
     words = [sys.executable, "-m", "verify", "check", f"{file}::slow", "--space", "sampler", "--target", f"{file}::law"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # A job that a shell runs in the background ignores interrupts, and so would its children.
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     running = subprocess.Popen([*words, "--until", "1e-6"], **pipes, text=True, preexec_fn=heard)
     assert running.stderr is not None
     line = running.stderr.readline()
