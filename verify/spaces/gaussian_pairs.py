@@ -106,6 +106,8 @@ class Pair:
         words = f"{label} lies {'in' if where.inside else 'outside'} ({low:.4g}, {high:.4g}]"
         if where.low == 0:
             words = f"{label} is {'at most' if where.inside else 'above'} {high:.4g}"
+        elif where.high == 1:
+            words = f"{label} is {'above' if where.inside else 'at most'} {low:.4g}"
         lines += [f"value = {value}", f"event = (value > {_code(low)}) & (value <= {_code(high)})"]
         return words, "\n".join([*lines, *([] if where.inside else ["event = ~event"])])
 

@@ -44,7 +44,7 @@ def witnesses(rows: Rows, rejected: Collection[str]) -> list[Witness[Rows]]:
     if "products" in rejected:
         found.append(_same_side(rows))
     if "branches" in rejected:
-        found.append(_branch(rows))
+        found += _branch(rows)
     return found
 
 
@@ -60,13 +60,17 @@ def _interval(rows: Rows) -> Witness[Rows]:
     return Witness(words + GIVES, lambda fresh: interval.holds(fresh.columns[:, best]), interval.mass, PLAIN + code)
 
 
-def _branch(rows: Rows) -> Witness[Rows]:
-    """Rows kept somewhere, of which a lossless rule has so many at most; or all but the rows replaced there."""
+def _branch(rows: Rows) -> list[Witness[Rows]]:
+    """Rows kept somewhere, of which a lossless rule has so many at most; or all but the rows replaced there. Nothing,
+    where that is anywhere: then it is how often it accepts.
+    """
     pair = rows.pair
     check = Branches()
     found = check.heaviest(check.statistic(rows.trace, None, GeneratorTape()), pair.start)
     low, high = ndtr(torch.tensor([found.low, found.high]).double()).tolist()
     interval = Interval(low, high, inside=True)
+    if interval.mass == 1:
+        return []
     words, code = pair.describe(0, interval)
 
     def event(fresh: Rows) -> Tensor:
@@ -76,11 +80,11 @@ def _branch(rows: Rows) -> Witness[Rows]:
     kept = "kept = torch.isclose(y, x.to(y.dtype), rtol=1e-6, atol=1e-12).all(-1)"
     if found.kept:
         text = f"a draft is kept and {words}{GIVES}"
-        return Witness(text, event, found.mass, f"{PLAIN}{code}\n{kept}\nevent = event & kept")
+        return [Witness(text, event, found.mass, f"{PLAIN}{code}\n{kept}\nevent = event & kept")]
     # The event is that no row is replaced there; a bound on too few replacements.
     text = f"it is not so that the draft is replaced and {words}, with probability {{found:.4g}} where a lossless rule "
     text += "has at most {mass:.4g}"
-    return Witness(text, event, 1 - found.mass, f"{PLAIN}{code}\n{kept}\nevent = ~(event & ~kept)")
+    return [Witness(text, event, 1 - found.mass, f"{PLAIN}{code}\n{kept}\nevent = ~(event & ~kept)")]
 
 
 def _atom(rows: Rows) -> Witness[Rows]:
