@@ -13,12 +13,11 @@ from torch import Tensor
 
 from distributions.gaussian import Gaussian
 from distributions.tape import GeneratorTape
+from tests.chance import TAIL
 from verify.checks.betting import Betting, BettingBetween, BoundedFeatures, polynomials, radius
 from verify.statistics.transform import Uniform
 
 torch.set_num_threads(1)
-TAIL = 1e-6
-"""Each assertion on a count of runs fails by chance with at most this probability (a binomial quantile)."""
 
 
 def test_features_are_legendre_polynomials_within_one() -> None:

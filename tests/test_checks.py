@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom, binomtest, chisquare, kstest
+from scipy.stats import binomtest, chisquare, kstest
 from statsmodels.stats.multitest import multipletests
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from distributions.categorical import Categorical
 from distributions.gaussian import FullGaussian, Gaussian
 from distributions.law import Law
 from distributions.tape import GeneratorTape
+from tests.chance import at_least, at_most
 from verify.checks import Check
 from verify.checks.battery import holm, rejections, stamp
 from verify.checks.chi_square import ChiSquare
@@ -32,8 +33,6 @@ from verify.statistics.transform import Uniform, uniforms
 from verify.statistics.witness import Interval, Witness, heaviest_interval, measure
 
 RUNS = 2000
-TAIL = 1e-6
-"""Each assertion on a count of runs fails by chance with at most this probability (a binomial quantile)."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +46,6 @@ def normal(dim: int = 1) -> Gaussian:
 
 def draw(law: Law, n: int, tape: GeneratorTape) -> Tensor:
     return law[None][torch.zeros(n, dtype=torch.long)].sample(tape, "draw")
-
-
-def at_most(alpha: float, runs: int) -> int:
-    return int(binom.isf(TAIL, runs, alpha))
-
-
-def at_least(power: float, runs: int) -> int:
-    return int(binom.ppf(TAIL, runs, power))
 
 
 COIN = Categorical(torch.tensor([0.5, 0.3, 0.15, 0.04, 0.01]))

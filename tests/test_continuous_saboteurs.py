@@ -448,9 +448,7 @@ def test_a_defect_is_found_in_a_function_and_named(name: str, dim: int) -> None:
     covariance = "any" if defect_of(name).covariance == "unequal" else "equal"
     budget = Budget(16_384, 60.0) if (name, dim) in QUICK else "quick"
     for seed in range(2):  # the right name is withheld once in 1,000 times: of 33 here, from some seed of two
-        verdict = judge_gaussian(
-            Function(SABOTEURS[name]()), dim=dim, covariance=covariance, budget=budget, seed=seed
-        )
+        verdict = judge_gaussian(Function(SABOTEURS[name]()), dim=dim, covariance=covariance, budget=budget, seed=seed)
         assert verdict.status == "lossy" and verdict.bias_lower > 0, str(verdict)
         if name in verdict.diagnosis:
             return

@@ -16,6 +16,7 @@ from torch import Tensor
 from distributions.gaussian import Gaussian
 from distributions.law import Law
 from distributions.tape import GeneratorTape, Tape
+from tests.chance import TAIL
 from verify.checks import Check, Tally
 from verify.checks.betting import Betting
 from verify.checks.chi_square import ChiSquare
@@ -43,8 +44,6 @@ from verify.statistics.learned import Learner
 from verify.statistics.transform import Uniform
 
 torch.set_num_threads(1)
-TAIL = 1e-6
-"""Each assertion on a count of runs fails by chance with at most this probability (a binomial quantile)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom, binomtest, ks_2samp, norm
+from scipy.stats import binomtest, ks_2samp, norm
 from torch import Tensor
 
 from distributions.categorical import Categorical
 from distributions.gaussian import Gaussian
 from distributions.tape import GeneratorTape
+from tests.chance import at_least, at_most
 from verify.checks import Check
 from verify.checks.classifier import Classifier, ClassifierDifference
 from verify.checks.fourier_witness import FourierWitness
@@ -33,8 +34,6 @@ from verify.studies.power_per_second.alternatives import ALTERNATIVES
 from verify.studies.power_per_second.compared import Subject, wild_bootstrap
 from verify.study import studies, write
 
-TAIL = 1e-6
-"""Each assertion on a count of runs fails by chance with at most this probability (a binomial quantile)."""
 TAPE = GeneratorTape(0)
 Draw = Callable[[GeneratorTape, int], tuple[Tensor, Tensor]]
 
@@ -42,14 +41,6 @@ Draw = Callable[[GeneratorTape, int], tuple[Tensor, Tensor]]
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def at_most(alpha: float, runs: int) -> int:
-    return int(binom.isf(TAIL, runs, alpha))
-
-
-def at_least(power: float, runs: int) -> int:
-    return int(binom.ppf(TAIL, runs, power))
 
 
 def column(values: list[float]) -> Tensor:
