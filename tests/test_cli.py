@@ -426,7 +426,7 @@ def audited(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr("verify.audit.audit", audit)
     monkeypatch.setattr("verify.spaces.continuous.judged", judged)
-    monkeypatch.setattr("verify.commands._workers", lambda: ThreadPoolExecutor(1))  # which need not send these classes
+    monkeypatch.setattr("verify.workers.Processes", lambda: ThreadPoolExecutor(1))  # which need not send these classes
     monkeypatch.setitem(sys.modules, "verify.upstream.transformers", types.SimpleNamespace(audit_transformers=upstream))
     return told
 
