@@ -201,7 +201,7 @@ def run_audit(options: argparse.Namespace) -> int:
             size, name = bias(verdict), verdict.subject
             print(f"{mark} {verdict.status:<12}  {verdict.evidence:<11}  {size:<10}  {name}", flush=True)
     except KeyboardInterrupt:
-        print(f"interrupted: the findings of {len(found)} functions are in {findings}", file=sys.stderr)
+        print(f"interrupted: what was found until then is in {findings}", file=sys.stderr)
         raise
     verdicts = [verdict for _, verdict in sorted(found.items())]
     for reason in skipped:
