@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -16,12 +16,21 @@ from distributions.tape import GeneratorTape
 from verify.estimates import plus_minus
 from verify.parts import NOTHING, Parts, parts
 from verify.studies.ladder import drawings
-from verify.studies.ladder.bounds import DELTA, departure
-from verify.studies.ladder.chains import LIMIT, Definition, costly, rungs, switches
+from verify.studies.ladder.bounds import departure
+from verify.studies.ladder.chains import Definition, costly, rungs, switches
 from verify.studies.ladder.measure import Job, Spent, cores, jobs_of, joined, spent, trained
 from verify.studies.ladder.meeting import Meeting, meeting, remedies
 from verify.studies.ladder.second import second
-from verify.studies.ladder.tables import Entry, ahead, overlap, remedy_row, switch_row
+from verify.studies.ladder.tables import (
+    Entry,
+    accepted_row,
+    cells,
+    overlap,
+    remedy_row,
+    switch_row,
+    walk_row,
+)
+from verify.studies.ladder.words import text
 from verify.study import Row, Study
 from verify.verifier import Verifier
 from verify.verifiers.flow_exact import balance
@@ -96,10 +105,14 @@ def study(size: Size, device: str = "cpu", kept: Parts = NOTHING) -> Study:
     }
     return Study(
         title="The ladder: what exactness costs on paths, and what else it can have",
-        text="\n\n".join(text(entries, walked, took, size)),
+        text="\n\n".join(text(entries, walked, took, size.checked, size.workers)),
         tables={
+            "What is accepted": [accepted_row(cell) for cell in cells(entries)],
             "Every rule on every sampler": [entry.row() for entry in entries],
             "The published rule, one switch of the released one at a time": thrown,
+            "Where the coalescing coupling loses": [
+                walk_row(data, name, walk) for data, group in walked.items() for name, walk in group.items()
+            ],
             "What closes the gap of the coalescing coupling": helped,
             "Pooled noise: its weights and the number of steps": pooled,
         },
@@ -215,79 +228,3 @@ def _walks(data: str, size: Size, seed: Iterator[int], device: str) -> dict[str,
     chosen = [Definition(size.steps[-1], name) for name in ("small", "large", "learned")]
     heads = trained(data, torch.float32, device)
     return {str(x): meeting(heads, x, size.tried, GeneratorTape(next(seed), device)) for x in chosen}
-
-
-# --- words -----------------------------------------------------------------------------------------------------------
-def text(
-    entries: Sequence[Entry],
-    walked: Mapping[str, Mapping[str, Meeting]],
-    took: Mapping[tuple[str, Definition], float],
-    size: Size,
-) -> Iterator[str]:
-    """The paragraphs above the figures; every number is computed."""
-    lossy = [x for x in entries if not x.rule.claim.exact]
-    exact = [x for x in entries if x.rule.claim.exact]
-    caught, alarms = (sum(x.flagged for x in group) for group in (lossy, exact))
-    yield (
-        f"**Exact or not.** Of {len(lossy)} cells of rules that do not claim exactness {caught} are certified lossy; "
-        f"of {len(exact)} cells of rules that do, {alarms}. "
-        + " ".join(_published(x) for x in lossy if x.name == "cspd")
-    )
-    yield "**What is accepted.** " + " ".join(
-        _accepted([x for x in entries if (x.data, x.definition) == key]) for key in took
-    )
-    yield "**Where the coalescing coupling loses.** " + " ".join(
-        _lost(data, name, walk) for data, group in walked.items() for name, walk in group.items()
-    )
-    yield (
-        "**How it is measured.** One draft a round, under conditions of its own; target and drafter are the trained "
-        "pairs of the package. 1 - TV of the tokens' marginals has no closed form for a chain with noise: it lies "
-        "between the best acceptance of an exact rule, an estimate, and one minus a certified bound on TV. That bound "
-        "and `event` count an event of a score, how much likelier the target's paths are than the drafter's when the "
-        "token is noised again; the event is chosen on half of the tokens and counted on the others. For flow_exact it "
-        "is the range of the two estimates of its own 1 - TV, one standard error out. `excess` is acceptance - (1 - "
-        "TV), `atom` the share of tokens that are exactly zero. `path departs by`: the Kolmogorov distance of five "
-        "statistics of the target's own innovations, recovered from the emitted path, from their known laws, with the "
-        f"bound of Dvoretzky, Kiefer, Wolfowitz and Massart on at most {size.checked} tokens a cell. A path may depart "
-        "where its token hardly does. Where a rule is aligned, TV is at most E[A + B + Z] by a coupling with "
-        "last_gaussian: what is kept, what the residual loses of the target's law, and zeros. Every bound has "
-        f"confidence 1 - {DELTA:g}. A residual that has no limit of its own has {LIMIT} tries here."
-    )
-    slowest = max(took, key=lambda key: took[key])
-    rows = size.rows[slowest[0], slowest[1].steps]
-    yield (
-        f"**Time.** The longest cell, {slowest[0]} with {slowest[1]}, {rows} tokens of each rule on "
-        f"paths, took {took[slowest]:.0f} s on {size.workers} process{'es' if size.workers > 1 else ''}; answers of a "
-        "head to questions that more than one rule asks are computed once. The costs in the table are those of a "
-        "rule by itself, draft included, and evaluations do not count the products of a Jacobian."
-    )
-
-
-def _published(entry: Entry) -> str:
-    (low, how), (high, why), departs = entry.least, entry.most, entry.departs
-    told = f"The published rule on {entry.data} ({entry.definition}) accepts {plus_minus(entry.acceptance)}"
-    if entry.flagged:
-        return f"{told}: lossy, by at least {low:.2g}{f' ({how})' if how else ''} and at most {high:.2g}."
-    if why == "Sigma = 1":
-        return f"{told}: its variances are fixed, so that it is last_gaussian, and exact."
-    seen = f", and its paths depart by at most {departs.most:.2g}" if departs else ""
-    return f"{told}; no bias is seen on {entry.part.rows} tokens: it is at most {high:.2g}{seen}."
-
-
-def _accepted(group: Sequence[Entry]) -> str:
-    paths = list(ahead([x for x in group if x.rule.claim.laws == "path"]))
-    ranked = ", ".join(f"{x.name} {x.acceptance[0]:.3f}" for x in paths)
-    return f"{group[0].data}, {group[0].definition}: {ranked}; 1 - TV is at most {paths[0].overlap[1]:.3f}."
-
-
-def _lost(data: str, name: str, walk: Meeting) -> str:
-    loss = walk.loss.nan_to_num(0.0)
-    worst = int(loss.argmax())
-    late = float(loss[-5:].sum() / loss.sum()) if float(loss.sum()) else 0.0
-    healed = float(walk.healed[-5:].nanmean())
-    return (
-        f"{data}, {name}: {float(walk.together[-1]):.2f} are together at the end; of all partings {late:.0%} are in "
-        f"the last five steps, where {healed:.1%} of the parted meet again in a step. Most are lost at t = "
-        f"{len(loss) - worst}, {float(loss[worst]):.2f} of all paths, where the means are "
-        f"{walk.distance[1, worst]:.2f} standard deviations apart in the median."
-    )

@@ -39,6 +39,17 @@ class Meeting:
         """The share of all paths that part, step by step."""
         return self.together[:-1] * self.parted
 
+    @property
+    def late(self) -> float:
+        """The share of all partings that is in the last five steps."""
+        loss = self.loss.nan_to_num(0.0)
+        return float(loss[-5:].sum() / loss.sum()) if float(loss.sum()) else 0.0
+
+    @property
+    def again(self) -> float:
+        """The share of the parted that meet again in a step, over the last five."""
+        return float(self.healed[-5:].nanmean())
+
 
 def meeting(heads: Heads, definition: Definition, rows: int, tape: Tape, couple: Coupling = maximal) -> Meeting:
     """Walk ``rows`` drafted paths beside the target's."""

@@ -12,7 +12,7 @@ from verify.estimates import plus_minus
 from verify.studies.ladder.bounds import DELTA, Departure, apart, departure, gap, least_bias, mean_at_most
 from verify.studies.ladder.chains import Definition, Heads
 from verify.studies.ladder.measure import Part, Spent
-from verify.studies.ladder.meeting import meeting
+from verify.studies.ladder.meeting import Meeting, meeting
 from verify.study import Row
 from verify.verifier import Verifier
 from verify.verifiers.cspd import Cspd
@@ -102,6 +102,44 @@ def _size(scores: object) -> int:
     return len(scores.own)  # type: ignore[attr-defined]
 
 
+def cells(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """The rules on each sampler of each pair, in order."""
+    found: dict[tuple[str, Definition], list[Entry]] = {}
+    for entry in entries:
+        found.setdefault((entry.data, entry.definition), []).append(entry)
+    return list(found.values())
+
+
+def accepted_row(cell: Sequence[Entry]) -> Row:
+    """Of every exact rule on one sampler what it accepts, and the most that 1 - TV of its tokens may be."""
+    kept = {x.name: plus_minus(x.acceptance) for x in sorted(cell, key=lambda x: x.name) if x.rule.claim.exact}
+    most = max(x.overlap[1] for x in cell if x.rule.claim.laws == "path")
+    return {"data": cell[0].data, "sampler": str(cell[0].definition), "1 - TV at most": round(most, 3), **kept}
+
+
+def walk_row(data: str, sampler: str, walk: Meeting) -> Row:
+    """When a coalescing walk parts, whether the parted meet again, and the step that loses the most paths."""
+    return {
+        "data": data,
+        "sampler": sampler,
+        "together at the end": round(float(walk.together[-1]), 2),
+        "of all partings in the last five steps": f"{walk.late:.0%}",
+        "of the parted meet again there, a step": f"{walk.again:.1%}",
+        **worst_step(walk),
+    }
+
+
+def worst_step(walk: Meeting) -> Row:
+    """The step that loses the most paths, how many, and how far apart the means are there, in standard deviations."""
+    loss = walk.loss.nan_to_num(0.0)
+    worst = int(loss.argmax())
+    return {
+        "worst step t": len(loss) - worst,
+        "paths lost there": round(float(loss[worst]), 3),
+        "median delta there": round(float(walk.distance[1, worst]), 2),
+    }
+
+
 def switch_row(entry: Entry, after: Departure | None) -> Row:
     """One switch of the published rule: the first token's bias, and the second token's departure given the first."""
     row = entry.row()
@@ -119,16 +157,12 @@ def remedy_row(data: str, heads: Heads, definition: Definition, parts: Mapping[s
     walk = meeting(heads, definition, min(1000, max(part.rows for part in parts.values())), tape)
     scores = max((part.scores for part in parts.values()), key=_size)
     most = 1 - gap(scores.own, scores.drafted)
-    worst = int(walk.loss.nan_to_num(0.0).argmax())
     found: dict[str, object] = {"data": data, "sampler": str(definition), "1 - TV at most, estimated": round(most, 3)}
     for name, part in parts.items():
         share = part.kept / part.rows
         found[name] = plus_minus((share, math.sqrt(share * (1 - share) / part.rows)))
         found[f"{name} / (1 - TV)"] = round(share / most, 2)
-    found["worst step t"] = len(walk.loss) - worst
-    found["paths lost there"] = round(float(walk.loss[worst]), 3)
-    found["median delta there"] = round(float(walk.distance[1, worst]), 2)
-    return found
+    return found | dict(worst_step(walk))
 
 
 def ahead(entries: Sequence[Entry]) -> Iterator[Entry]:
