@@ -235,6 +235,7 @@ def _audited(findings: Path, skipped: list[str]) -> Iterator[tuple[int, Verdict]
             if finite(kind.claim):
                 (verdict,) = audit({name: kind()}, cases, executor=executor, findings=findings)
                 yield at, _claimed(kind, verdict)
+        theirs = executor.submit(_transformers)  # the longest by far, so that it does not run alone at the end
         waiting = {
             at: executor.submit(judged, name, kind())
             for at, (name, kind, _) in enumerate(subjects)
@@ -242,13 +243,17 @@ def _audited(findings: Path, skipped: list[str]) -> Iterator[tuple[int, Verdict]
         }
         for at, future in waiting.items():
             yield at, _claimed(subjects[at][1], _kept(future.result(), findings))
-    try:
-        from verify.upstream.transformers import audit_transformers
+        try:
+            for at, verdict in enumerate(theirs.result(), len(subjects)):
+                yield at, _kept(verdict, findings)
+        except ImportError as error:
+            skipped.append(f"transformers: {error}; pip install 'specproof[peers]' to judge its samplers")
 
-        for at, verdict in enumerate(audit_transformers(), len(subjects)):
-            yield at, _kept(verdict, findings)
-    except ImportError as error:
-        skipped.append(f"transformers: {error}; pip install 'specproof[peers]' to judge its samplers")
+
+def _transformers() -> list[Verdict]:
+    from verify.upstream.transformers import audit_transformers
+
+    return audit_transformers()
 
 
 def _claimed(kind: type[Verifier], verdict: Verdict) -> Verdict:
