@@ -194,6 +194,8 @@ class Verdict:
         """The verdict in one line."""
         if self.evidence == "exact":
             size = f"bias {self.bias_upper:.3g} ({self.metric})"
+        elif self.evidence == "log" and not self.bias_lower:
+            size = f"no bias is shown (confidence {self.confidence:.7g})"
         else:
             size = f"{self.bias_lower:.3g} <= bias <= {self.bias_upper:.3g} "
             size += f"({self.metric}, confidence {self.confidence:.7g})"

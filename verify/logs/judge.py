@@ -14,6 +14,8 @@ from verify.records import Finding, Verdict
 
 COARSE = 0.02
 """A log that would miss this much acceptance too many decides nothing."""
+LEAST = math.log(10) / COARSE
+"""Nor does one with fewer records: even of coins that are all certain one in fifty may be wrong unseen."""
 SPOILED = 0.01
 """Nor does one with this share of malformed lines, which may be those that matter."""
 NEAR = 0.15
@@ -78,7 +80,7 @@ def judge(
         notes.append("no overlaps are logged: drafts of a wider law than claimed may pass, narrower ones do not")
     if tally.malformed:
         first = dict(tally.examples.lines).get("malformed", "")
-        notes.append(f"{tally.malformed} of {lines} lines are no records and were left out, the first: {first!r}")
+        notes.append(f"{tally.malformed} of {lines} lines are no records and were left out, the first: {first}")
     if interrupted:
         notes.append("interrupted: this is what was known by then")
     if misdrawn:
@@ -88,8 +90,9 @@ def judge(
     needs = ""
     if not wrong and tally.malformed > SPOILED * lines:
         needs = "a log in which less than one line in a hundred is malformed"
-    elif not wrong and not radius <= COARSE:
-        needs = f"about {math.ceil(max(tally.n, 1000) * min((radius / COARSE) ** 2, 1e4)):,} examined records"
+    elif not wrong and (not radius <= COARSE or tally.n < LEAST):
+        enough = max(tally.n, 1000) * min((radius / COARSE) ** 2, 1e4) if tally.n else 0.0
+        needs = f"about {math.ceil(max(enough, LEAST)):,} examined records"
     elif not wrong and interrupted:
         needs = "the rest of the file"
     return Verdict(

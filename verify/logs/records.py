@@ -19,8 +19,9 @@ Probabilities in full precision: what is rounded to 0 counts as 0. Other fields 
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,13 @@ NAMES = ("draft", "context", "token")
 REQUIRED = ("draft", "position", "claimed", "target", "accepted")
 SLACK = 1e-4
 """A probability may exceed 1 by this: those of half precision do not sum to 1."""
+WRONG = {
+    **dict.fromkeys(("claimed", "target", "overlap"), "no probability"),
+    "position": "no whole number from 0",
+    "accepted": "not true, false or null",
+    "time": "no number",
+}
+"""What is said of a field that cannot be."""
 _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
@@ -39,7 +47,7 @@ class Records:
     """Columns (n,) in order of the file; NaN where an optional number is missing, and for accepted: null.
 
     ``names``: hashes of the identifiers that every record of the batch has. ``malformed``: lines that are no record;
-    ``example``: the first of them.
+    ``example``: the first of them, and why it is none.
     """
 
     numbers: dict[str, np.ndarray]
@@ -81,20 +89,20 @@ def parse(text: str) -> Records:
                 pass
         bad.append(line)
     try:
-        numbers = {key: np.array([row.get(key) for row in rows], dtype=float) for key in NUMBERS}
+        numbers = _columns(rows)
     except (ValueError, TypeError, OverflowError):
         fits = [_numeric(row) for row in rows]
         bad += [line for line, fit in zip(lines, fits, strict=True) if not fit]
         rows = [row for row, fit in zip(rows, fits, strict=True) if fit]
         lines = [line for line, fit in zip(lines, fits, strict=True) if fit]
-        numbers = {key: np.array([row.get(key) for row in rows], dtype=float) for key in NUMBERS}
+        numbers = _columns(rows)
     names = {key: _hashed([row.get(key) for row in rows]) for key in NAMES if all(key in row for row in rows)}
     found = Records(numbers, names)
     good = valid(found)
     if not good.all():
         bad += [lines[place] for place in np.flatnonzero(~good)]
         found = found[good]
-    return Records(found.numbers, found.names, len(bad), bad[0][:80] if bad else "")
+    return Records(found.numbers, found.names, len(bad), f"{bad[0][:80]!r}, {fault(bad[0])}" if bad else "")
 
 
 def from_columns(columns: Mapping[str, Iterable[Any]]) -> Records:
@@ -105,7 +113,34 @@ def from_columns(columns: Mapping[str, Iterable[Any]]) -> Records:
     names = {key: _hashed(columns[key]) for key in NAMES if key in columns}
     found = Records(numbers, names)
     good = valid(found)
-    return Records(found[good].numbers, found[good].names, int((~good).sum()), "" if good.all() else "a row")
+    if good.all():
+        return found
+    first = {key: column[np.flatnonzero(~good)[0]] for key, column in numbers.items()}
+    return Records(found[good].numbers, found[good].names, int((~good).sum()), f"a row {_wrong_number(first)}")
+
+
+def fault(line: str) -> str:
+    """Why a line is no record, in a phrase."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return "which is no JSON"
+    if not isinstance(row, dict):
+        return "which is no JSON object"
+    for key in REQUIRED:
+        if key not in row:
+            near = difflib.get_close_matches(key, list(row), 1)
+            return f"without {key}" + (f" (there is {near[0]!r})" if near else "")
+    return _wrong_number(row)
+
+
+def _wrong_number(row: Mapping[str, Any]) -> str:
+    right: dict[str, Any] = {**dict.fromkeys(NUMBERS), "claimed": 1, "target": 1, "position": 0}
+    for key, wrong in WRONG.items():
+        alone = right | {key: row.get(key)}
+        if not _numeric(alone) or not valid(Records(_columns([alone]))).all():
+            return f"whose {key} is {wrong}: {str(row.get(key))[:20]}"
+    return "which is no record"
 
 
 def valid(found: Records) -> np.ndarray:
@@ -120,9 +155,17 @@ def valid(found: Records) -> np.ndarray:
     return np.asarray(good & ((answer == 0) | (answer == 1) | np.isnan(answer)))
 
 
-def _numeric(row: dict[str, Any]) -> bool:
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """The numbers (n,) of each name. Raises ValueError, TypeError or OverflowError where one is none."""
+    found = {key: np.array([row.get(key) for row in rows], dtype=float) for key in NUMBERS}
+    if any(column.ndim > 1 for column in found.values()):
+        raise ValueError("a list where a number belongs")
+    return found
+
+
+def _numeric(row: Mapping[str, Any]) -> bool:
     try:
-        np.array([row.get(key) for key in NUMBERS], dtype=float)
+        _columns([row])
     except (ValueError, TypeError, OverflowError):
         return False
     return True

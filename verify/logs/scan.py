@@ -35,6 +35,10 @@ def scan(path: Path, settings: Settings, workers: int | None = None) -> tuple[Lo
     JSON lines, gzipped or not, and Parquet are told apart by their first bytes. Raises SubjectError where nothing in it
     is a record, and OSError where it cannot be read.
     """
+    if not path.is_file():
+        raise SubjectError(
+            f"{path} is {'a folder' if path.is_dir() else 'not there'}; give a file of JSON lines or Parquet"
+        )
     with path.open("rb") as file:
         start = file.read(4)
     size = path.stat().st_size
@@ -50,7 +54,7 @@ def scan(path: Path, settings: Settings, workers: int | None = None) -> tuple[Lo
         interrupted = True
     if not found.n and not interrupted:
         seen = dict(found.examples.lines).get("malformed", "")
-        what = f"{found.malformed} lines are none, the first {seen!r}" if found.malformed else "it has no lines"
+        what = f"the first line that is none is {seen}" if found.malformed else "it has no lines"
         raise SubjectError(f"no record in {path}: {what}; a record is a line such as {EXAMPLE}")
     return found, interrupted
 
