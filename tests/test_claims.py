@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from verify.claims.audit import Audit, audit
 from verify.claims.bounds import Series, fit, least_alpha, speedup, tokens_at_most, tokens_per_call
-from verify.claims.table import figures, find, shipped
+from verify.claims.table import figures, find, remarks, shipped
 from verify.cli import main
 from verify.errors import SubjectError
 from verify.studies.ablations.published import lines as study_lines
@@ -179,9 +179,27 @@ def test_numbers_as_tables_print_them(tmp_path: Path) -> None:
     assert (item.label, item.alpha, item.gamma, item.speedup) == ("A", 0.26, 32, 2.33)
 
 
+@pytest.mark.parametrize("heading", ["Acc. Rate", "acc", "Accept-rate", "acceptance_rate"])
+def test_names_of_acceptance(heading: str, tmp_path: Path) -> None:
+    (item,) = figures(table(tmp_path, f"model,{heading},num_speculative_tokens,Speed up\nA,.3,4,2x\n"))
+    assert (item.label, item.alpha, item.gamma, item.speedup) == ("A", 0.3, 4, 2)
+
+
+def test_what_a_table_lacks_is_said(tmp_path: Path, capsys: Any) -> None:
+    path = table(tmp_path, "alpha,k,speed up\n.3,4,2\n")
+    assert main(["claims", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "note: no column of draft length" in out and "read as labels: k;" in out
+    assert main(["claims", str(path), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["remarks"]) == 2
+    assert remarks(shipped()["cspd_table1"]) == ()
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("alpha;gamma\n.3;4\n", "separated with semicolons; separate them with commas"),
+        ("alpha\tgamma\n.3\t4\n", "separated with tabs"),
         ("", "has no rows"),
         ("alpha,gamma\n", "has no rows"),
         ("fid,is\n1,2\n", "no column of acceptance or draft length among fid, is"),

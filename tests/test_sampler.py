@@ -208,8 +208,8 @@ def test_assert_lossless_takes_samplers() -> None:
 @pytest.mark.parametrize(
     ("sampler", "target", "options", "words"),
     [
-        (3, STANDARD, {}, "sampler is a int; pass a function"),
-        (line, 3, {}, "target is a int; pass a torch distribution, a law, or a sampler"),
+        (3, STANDARD, {}, "sampler is an int; pass a function"),
+        (line, 3, {}, "target is an int; pass a torch distribution, a law, or a sampler"),
         (line, Gamma(1.0, 1.0), {}, "no law for Gamma.* or pass a function"),
         (line, Normal(torch.zeros(3), torch.ones(3)), {}, "batch .3,. of laws"),
         (line, STANDARD, {"epsilon": 0}, "epsilon is 0; give a number above 0"),

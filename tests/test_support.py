@@ -28,6 +28,14 @@ def test_repeats_across_shards_are_counted_and_never_too_often() -> None:
     assert len(wide.counts) == 16 and wide.times == 5
 
 
+def test_no_finite_row_at_all() -> None:
+    """Of vectors and of numbers, of NaN and of infinities."""
+    for dim, value in ((1, float("nan")), (3, float("inf"))):
+        law = Gaussian(torch.zeros(dim), torch.ones(dim))
+        answer = Support()(torch.full((50, dim), value), law, 1e-6, GeneratorTape(0))
+        assert answer.rejects and "50 of 50 rows are not finite" in answer.note
+
+
 def test_rows_that_come_in_pairs_are_seen_though_none_comes_often() -> None:
     """Every tenth row is its neighbour's copy: no value occurs three times. Two chances of 1e-6."""
     law, tape = Gaussian(torch.zeros(2), torch.ones(2)), GeneratorTape(14)

@@ -7,7 +7,9 @@ Whatever imports torch is imported when a command runs, so that ``--help`` and w
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,11 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_CALL
     except (SubjectError, OSError) as error:
         return _complain(str(error))
+    except ModuleNotFoundError as error:
+        extra = _extra(str(error.name))
+        if not extra:
+            raise
+        return _complain(f"this needs {error.name}, which is not installed; pip install 'specproof[{extra}]'")
 
 
-def _complain(message: str) -> int:
-    print("specproof:", " ".join(message.split()), file=sys.stderr)
-    return WRONG_CALL
+def _extra(module: str) -> str:
+    """The extra that brings a module, by the package's own metadata; empty if none does."""
+    package = {"sklearn": "scikit-learn"}.get(module.partition(".")[0], module.partition(".")[0])
+    wanted = re.compile(rf"{re.escape(package)}\b.*extra == ['\"](\w+)['\"]")
+    found = filter(None, map(wanted.fullmatch, importlib.metadata.requires("specproof") or ()))
+    return next((match[1] for match in found if match[1] != "dev"), "")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -18,8 +18,14 @@ def raised(error: BaseException, where: str) -> SubjectError:
         return SubjectError(f"{error} [{where}]")
     if not isinstance(error, Exception):  # a symbol of an enumeration, met outside of it
         return SubjectError("the function keeps a draw of one call and uses it in another; draw anew in each call")
-    text = " ".join(str(error).split())[:200]
-    return SubjectError(f"the function raised {type(error).__name__} on {where}: {text}; mend it, or run it there")
+    text = ": ".join(filter(None, (f"{type(error).__name__} on {where}", " ".join(str(error).split())[:200])))
+    return SubjectError(f"the function raised {text}; mend it, or run it there")
+
+
+def article(item: Any) -> str:
+    """The type of something, to go into a sentence."""
+    name = type(item).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def name_of(fn: Any) -> str:

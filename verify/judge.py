@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
-from verify.errors import SubjectError
+from verify.errors import SubjectError, article
 from verify.foreign.plain import isolated
 from verify.records import Verdict
 
@@ -41,7 +41,7 @@ def check_verifier(
 
     Raises SubjectError, one sentence, where the call is wrong or the function raises, hangs, or returns no tokens.
     """
-    _require(callable(fn), f"fn is a {type(fn).__name__}; pass a function")
+    _require(callable(fn), f"fn is {article(fn)}; pass a function")
     _require(budget in BUDGETS, f"budget is {budget!r}; use one of {', '.join(BUDGETS)}")
     _require(
         until is None or space == "gaussian", "until is for sampled evidence, and this is enumerated; leave it out"
@@ -86,7 +86,7 @@ def check_decoder(
     ``fn(target, drafter, length)`` returns ``length`` ids; ``target(prefix: tuple[int, ...])`` and ``drafter(prefix)``
     give Tensors (V,) of probabilities. Raises SubjectError as ``check_verifier`` does.
     """
-    _require(callable(fn), f"fn is a {type(fn).__name__}; pass a function")
+    _require(callable(fn), f"fn is {article(fn)}; pass a function")
     _require(budget in BUDGETS, f"budget is {budget!r}; use one of {', '.join(BUDGETS)}")
     _whole("vocab", vocab, 2, 8)
     _whole("length", length, 1, 16)
@@ -124,7 +124,7 @@ def check_sampler(
 
     Raises SubjectError, one sentence, where the call is wrong, or a function raises or returns another shape.
     """
-    _require(callable(sampler), f"sampler is a {type(sampler).__name__}; pass a function (rows, seed)")
+    _require(callable(sampler), f"sampler is {article(sampler)}; pass a function (rows, seed)")
     _require(budget in BUDGETS, f"budget is {budget!r}; use one of {', '.join(BUDGETS)}")
     _positive("epsilon", epsilon)
     for name, value in (("until", until), ("seconds", seconds)):

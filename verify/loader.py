@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from verify.errors import SubjectError
+from verify.errors import SubjectError, article
 
 IMPORT_DRAWS = "__specproof_import_draws__"
 """The attribute of a module that holds what was drawn while it was imported."""
@@ -122,7 +122,7 @@ def _lookup(module: ModuleType, name: str, path: Path, objects: bool = False) ->
     if objects and not callable(item):
         return item
     if not callable(item):
-        raise SubjectError(f"{name!r} in {path.name} is a {type(item).__name__}, not a function; name a callable")
+        raise SubjectError(f"{name!r} in {path.name} is {article(item)}, not a function; name a callable")
     if getattr(type(item).__call__, "__globals__", None) is vars(module):
         item = item.__call__  # a bound method, unlike its object, says which globals it runs in
     found: Callable[..., Any] = item

@@ -120,6 +120,12 @@ class Problem:
         kind = "" if self.dtype == torch.float64 else f", dtype={self.dtype}"
         return f"Problem(draft={rows(self.draft)},\n        target={rows(self.target)}{kind})"
 
+    @property
+    def pasted(self) -> str:
+        """Lines that make ``problem`` in a file of one's own."""
+        made = self.snippet()
+        return f"from verify.problems import {made.partition('(')[0]}\nproblem = {made}"
+
     def to(self, dtype: torch.dtype) -> Problem:
         """The same problem with its tables rounded to ``dtype``, in which the function receives them."""
         return replace(self, dtype=dtype)

@@ -24,7 +24,7 @@ from verify.engine.bounds import certified, shown, shown_between
 from verify.engine.conclusion import Evidence, conclude, sees
 from verify.engine.escalation import Blocks, Stage, Suspect, escalate, suite
 from verify.engine.sequential import ASIDE, Limits, until_decided
-from verify.errors import SubjectError, name_of
+from verify.errors import SubjectError, article, name_of
 from verify.foreign.plain import isolated, seed_everything
 from verify.loader import describe
 from verify.progress import track
@@ -180,7 +180,7 @@ def _law(target: Any) -> Law | None:
             raise SubjectError(f"the target is a batch {target.batch_shape} of laws; pass one, of batch shape ()")
         return target
     if not callable(target):
-        raise SubjectError(f"target is a {type(target).__name__}; pass a torch distribution, a law, or a sampler")
+        raise SubjectError(f"target is {article(target)}; pass a torch distribution, a law, or a sampler")
     return None
 
 

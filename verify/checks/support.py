@@ -86,11 +86,12 @@ class Impossibilities:
         n = len(sample)
         if not sample.is_floating_point():
             return Impossible(n, 0, _outside(sample, truth), 0, 0.0, 0.0, Repeats())
-        finite = torch.isfinite(sample.reshape(n, -1)).all(-1)
+        flat = sample.reshape(n, -1)
+        finite = torch.isfinite(flat).all(-1)
         good = sample[finite]
         atom = resolution(sample)
         law = truth if truth.batch_shape in ((), (1,)) else truth[finite]
-        again, repeats = _repeats(good.reshape(len(good), -1))
+        again, repeats = _repeats(flat[finite])
         expected = atom * len(good) * (len(good) - 1) / 2
         return Impossible(n, n - len(good), _outside(good, law), again, expected, n * atom, repeats)
 

@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run_claims(options: argparse.Namespace) -> int:
     """Print the audit of one table, or the list of those shipped; always 0, as figures alone convict nobody."""
     from verify.claims.audit import audit
-    from verify.claims.table import figures, find, shipped
+    from verify.claims.table import figures, find, remarks, shipped
 
     if options.table is None:
         tables = {name: len(figures(path)) for name, path in shipped().items()}
@@ -29,5 +29,8 @@ def run_claims(options: argparse.Namespace) -> int:
         return 0
     path = find(options.table)
     found = audit(path.name, figures(path), options.cost, options.prefilled)
-    print(json.dumps(found.data(), indent=2) if options.json else found, flush=True)
+    if options.json:
+        print(json.dumps({**found.data(), "remarks": remarks(path)}, indent=2), flush=True)
+    else:
+        print(*(f"note: {remark}" for remark in remarks(path)), found, sep="\n", flush=True)
     return 0

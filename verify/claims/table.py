@@ -12,12 +12,19 @@ from verify.errors import SubjectError
 
 ROOT = Path(__file__).parent
 NAMES = {
-    "alpha": r"(?:alpha|acceptance_rate|acceptance)(?:_(?P<tag>\w+))?",
-    "gamma": r"(?:gamma|draft_length|num_draft)(?:_(?P<tag>\w+))?",
+    "alpha": r"(?:alpha|(?:acceptance|accept|acc)(?:_rate)?)(?:_(?P<tag>\w+))?",
+    "gamma": r"(?:gamma|draft_length|draft_tokens|num_draft(?:_tokens)?|num_speculative_tokens)(?:_(?P<tag>\w+))?",
     "speedup": r"(?:(?:speedup|speed_up)(?:_(?P<tag>\w+))?|(?P<batch>bs\d+))",
     "cost": r"(?:cost_ratio|cost)(?:_(?P<tag>\w+))?",
 }
 """Which headings mean what; those of one row that share a tag, as ``alpha_5`` and ``speedup_5`` do, belong together."""
+LACKS = {
+    "alpha": "acceptance: any is possible, and the bounds are those of the highest",
+    "gamma": "draft length: any is possible, and the bounds are those of the longest",
+    "speedup": "speed-ups: nothing is held against the bounds",
+}
+"""What it means that a table has no column of a role."""
+APART = {"semicolons": ";", "tabs": "\t"}
 WANTED = "alpha (or acceptance), gamma (or draft_length), speedup (or bs1, bs8, ...), each with or without _TAG, cost"
 
 
@@ -62,6 +69,9 @@ def figures(path: Path) -> tuple[Figure, ...]:
     if len(lines) < 2:
         raise SubjectError(f"{path} has no rows; give a CSV file with a heading and at least one row")
     heading = [cell.strip() for cell in lines[0][1]]
+    for name, sign in APART.items():
+        if len(heading) == 1 and sign in heading[0]:
+            raise SubjectError(f"the columns of {path} are separated with {name}; separate them with commas")
     columns = _columns(heading)
     if not columns["alpha"] and not columns["gamma"]:
         raise SubjectError(
@@ -70,12 +80,25 @@ def figures(path: Path) -> tuple[Figure, ...]:
     return tuple(figure for row, line in lines[1:] for figure in _row(path, row, line, heading, columns))
 
 
+def remarks(path: Path) -> tuple[str, ...]:
+    """What a table that ``figures`` reads does not have, what follows, and which columns were taken for labels."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        heading = [cell.strip() for cell in next(line for line in csv.reader(file) if any(line))]
+    columns = _columns(heading)
+    found = [f"no column of {what}" for role, what in LACKS.items() if not columns[role]]
+    used = {place for tags in columns.values() for place in tags.values()}
+    labels = [name for place, name in enumerate(heading) if place not in used]
+    if found and labels:
+        found.append(f"read as labels: {', '.join(labels)}; of figures the names are {WANTED}")
+    return tuple(found)
+
+
 def _columns(heading: list[str]) -> dict[str, dict[str, int]]:
     """Role -> tag -> column."""
     found: dict[str, dict[str, int]] = {role: {} for role in NAMES}
     for place, name in enumerate(heading):
         for role, pattern in NAMES.items():
-            match = re.fullmatch(pattern, name.strip().lower().replace(" ", "_").replace("-", "_"))
+            match = re.fullmatch(pattern, _plain(name))
             if match:
                 parts = match.groupdict()
                 tag = parts.get("tag") or parts.get("batch") or ""
@@ -83,6 +106,11 @@ def _columns(heading: list[str]) -> dict[str, dict[str, int]]:
                     raise SubjectError(f"the columns {heading[found[role][tag]]} and {name} mean the same; keep one")
                 found[role][tag] = place
     return found
+
+
+def _plain(heading: str) -> str:
+    """Lower case, whatever is no letter or digit an underscore."""
+    return re.sub(r"\W+|_+", "_", heading.lower()).strip("_")
 
 
 def _row(

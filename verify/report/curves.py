@@ -64,7 +64,7 @@ def doubling(plot: Axes, windows: Sequence[int], ticks: Sequence[int] = ()) -> N
 
 def legend(figure: Figure, strokes: Mapping[str, Mapping[str, object]], names: Mapping[str, str] | None = None) -> None:
     """One legend above all panels."""
-    lines = [Line2D([], [], linewidth=1.8, **dict(stroke)) for stroke in strokes.values()]  # type: ignore[arg-type]
+    lines = [Line2D([], [], **{"linewidth": 1.8, **dict(stroke)}) for stroke in strokes.values()]  # type: ignore[arg-type]
     labels = [(names or {}).get(name, name) for name in strokes]
     figure.legend(lines, labels, loc="outside upper left", ncols=5, frameon=False, labelcolor=INK, fontsize=9)
 

@@ -170,8 +170,8 @@ def counterexample(case: ProblemLaw, laws: Sequence[ProblemLaw] = ()) -> Counter
     """The records' form of a wrong law, with the first departure in words; ``laws`` as ``departure`` has them."""
     problem, departed = case.problem, departure(case, laws)
     snippet = (
-        "from verify.problems import Problem, wide\nfrom verify.spaces.discrete import law_of\n"
-        f"problem = {problem.snippet()}\nprint(law_of(fn, problem).bias)  # {case.bias:.6g}"
+        f"from verify.spaces.discrete import law_of\n{problem.pasted}\n"
+        f"print(law_of(fn, problem).bias)  # {case.bias:.6g}"
     )
     sizes = {"vocab": problem.vocab, "draft_length": problem.length}
     if departed is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.errors import SubjectError, raised
+from verify.errors import SubjectError, article, raised
 from verify.foreign.attempt import attempt
 from verify.foreign.interpose import Room
 from verify.foreign.runs import exact_runs
@@ -30,10 +31,14 @@ def tolerance(precisions: set[torch.dtype]) -> float:
     return SINGLE if torch.float32 in precisions else EXACT
 
 
-def tokens_of(result: Any, vocab: int, most: int) -> Tokens:
-    """The emitted ids in whatever the function returned. Raises SubjectError unless these are 1..most ids < vocab."""
+def tokens_of(result: Any, vocab: int, most: int, least: int = 1) -> Tokens:
+    """The emitted ids in whatever the function returned: ``least`` to ``most`` of them, a block unless given.
+
+    Raises SubjectError unless these are so many ids < vocab.
+    """
+    wanted = f"length = {most} of them" if least == most else f"1 to draft_length + 1 = {most} of them"
     if result is None:
-        raise SubjectError("the function returned None; return the emitted token ids, 1 to draft_length + 1 of them")
+        raise SubjectError(f"the function returned None; return the emitted token ids, {wanted}")
     if isinstance(result, Tensor):
         result = result.tolist()
     elif isinstance(result, np.ndarray):
@@ -43,7 +48,10 @@ def tokens_of(result: Any, vocab: int, most: int) -> Tokens:
     try:
         items = [item.tolist() if isinstance(item, (Tensor, np.ndarray)) else item for item in result]
     except TypeError:
-        raise SubjectError(f"the function returned a {type(result).__name__}; return a sequence of token ids") from None
+        if inspect.iscoroutine(result):
+            result.close()
+            raise SubjectError("the function is async and returned a coroutine; give one that returns ids") from None
+        raise SubjectError(f"the function returned {article(result)}; return a sequence of token ids") from None
     flat: list[Any] = []
     for item in items:
         flat += item if isinstance(item, (list, tuple)) else [item]
@@ -57,8 +65,8 @@ def tokens_of(result: Any, vocab: int, most: int) -> Tokens:
     for item in flat:
         if not 0 <= item < vocab:
             raise SubjectError(f"the function returned id {item}, outside 0..{vocab - 1}; return ids of the vocabulary")
-    if not 1 <= len(flat) <= most:
-        raise SubjectError(f"the function returned {len(flat)} tokens; return 1 to draft_length + 1 = {most}")
+    if not least <= len(flat) <= most:
+        raise SubjectError(f"the function returned {len(flat)} tokens; return {wanted}")
     return tuple(int(item) for item in flat)
 
 

@@ -250,11 +250,11 @@ def judge_blocks(
     if wrong or large.departure is not None:
         item = max([judged for judged, _ in wrong] or [large], key=lambda one: one.lower)
         found = next((problem for one, problem in wrong if one is item), None)
-        recipe = f"problem = {found.snippet()}" if found else f"# V = {VOCAB}, draft length {LENGTH}"
+        recipe = found.pasted if found else f"# V = {VOCAB}, draft length {LENGTH}"
         sizes = (found.vocab, found.length) if found else (VOCAB, LENGTH)
         case = Counterexample(
             item.lower,
-            f"from verify.problems import Problem, wide\n{recipe}",
+            recipe,
             str(item.departure),
             dict(zip(("vocab", "draft_length"), sizes, strict=True)),
         )

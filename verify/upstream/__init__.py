@@ -34,8 +34,9 @@ def spaces(name: str) -> tuple[str, ...]:
     """The spaces that an adapter has a function for. Raises SubjectError for a name that is no adapter."""
     known = upstreams()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1) or [", ".join(known)]
-        raise SubjectError(f"there is no adapter {name!r}; did you mean {near[0]}?")
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
+        raise SubjectError(f"there is no adapter {name!r}; {hint}")
     return tuple(space for space in SPACES if hasattr(known[name], space))
 
 

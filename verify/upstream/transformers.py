@@ -121,7 +121,7 @@ def _greedy(name: str, seed: int) -> Verdict:
     case = replace(
         case,
         snippet=case.snippet.replace(
-            "from verify.problems import Problem, wide",
+            "from verify.problems import Problem",
             "from verify.upstream.transformers import GreedyProblem as Problem",
         ),
     )

@@ -35,7 +35,8 @@ def frontier(groups: Mapping[str, Sequence[Entry]]) -> Figure:
         plot.set(xlim=(-0.03, 1.0), ylim=(-0.03, 1.0), xlabel="acceptance")
     plots[0].set_ylabel("bias of the token (total variation)")
     lines = {name: {"color": colour[name], "linestyle": "", "marker": marks[name]} for name in names}
-    legend(figure, {**lines, "frontier": {"color": INK}, "frontier if 1 - TV is least": {"color": MUTED}})
+    dotted = {"color": MUTED, "linestyle": ":", "linewidth": 1.0}
+    legend(figure, {**lines, "frontier": {"color": INK}, "frontier if 1 - TV is least": dotted})
     return figure
 
 
