@@ -66,6 +66,11 @@ def _extra(module: str) -> str:
     return next((match[1] for match in found if match[1] != "dev"), "")
 
 
+def _complain(message: str) -> int:
+    print("specproof:", " ".join(message.split()), file=sys.stderr)
+    return WRONG_CALL
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(_complain(f"{message}; see {self.prog} --help"))
