@@ -146,3 +146,15 @@ def test_guides_are_listed_and_printed(capsys: Any) -> None:
         assert capsys.readouterr().out == path.read_text()
     assert main(["guide", "cheque"]) == 3
     assert "there are adapter, check, law, verifier" in capsys.readouterr().err
+
+
+def test_every_lemma_that_is_cited_is_stated() -> None:
+    stated = set(
+        re.findall(r"^- \*\*([AL]\d+),", (Path(verify.__file__).parent / "lemmas.md").read_text(), re.MULTILINE)
+    )
+    cited: dict[str, Path] = {}
+    for package in (verify, distributions):
+        for path in Path(package.__file__ or "").parent.rglob("*.py"):
+            for names in re.findall(r"[Ll]emmas? ([AL]\d+(?:(?: and |, )[AL]\d+)*)", path.read_text()):
+                cited |= dict.fromkeys(re.findall(r"[AL]\d+", names), path)
+    assert len(cited) > 20 and not {name: path for name, path in cited.items() if name not in stated}

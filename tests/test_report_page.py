@@ -238,6 +238,9 @@ def test_every_link_within_the_reports_leads_somewhere(index: str) -> None:
 def test_every_study_and_every_notebook_has_its_page_and_is_linked(index: str) -> None:
     for data in (REPORTS / "studies").glob("*.json"):
         assert data.with_suffix(".html").is_file() and f'href="studies/{data.stem}.html"' in index
+        made = json.loads(data.read_text(encoding="utf-8"))["provenance"]
+        for part in (made["command"], made["commit"]):
+            assert part in index, f"the index knows an older {data.stem}; run `specproof report`"
     for path in (REPORTS.parent / "notebooks").glob("*.ipynb"):
         page = REPORTS / "notebooks" / f"{path.stem}.html"
         assert page.is_file() and f'href="notebooks/{page.name}"' in index, "run `make render`, then `specproof report`"

@@ -320,7 +320,10 @@ def run_study(options: argparse.Namespace) -> int:
     from verify.report.provenance import provenance
     from verify.study import chosen, studies, write
 
-    for name in [options.name] if options.name else studies():
+    names = [options.name] if options.name else list(studies())
+    for place, name in enumerate(names, 1):
+        if len(names) > 1:
+            print(f"{name}, {place} of {len(names)}", file=sys.stderr, flush=True)
         found = chosen(name)(options.budget)
         origin = provenance(f"specproof study {name} --budget {options.budget}", seed=0)
         print(*write(found, name, options.output, origin), sep="\n", flush=True)
