@@ -147,6 +147,12 @@ def test_wrong_calls_say_so() -> None:
     draft, target = pair(5)
     with pytest.raises(ValueError, match="finite and non-negative"):
         check_identity(ratio, residual, draft, target * math.nan)
+    with pytest.raises(ValueError, match="draft is a list; give a tensor"):
+        check_identity(ratio, residual, [0.5, 0.5], target)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="target is of torch.int64"):
+        check_identity(ratio, residual, draft, torch.tensor([1, 1]))
+    with pytest.raises(ValueError, match="one returned a NoneType"):
+        check_identity(lambda q, p: None, residual, draft, target)  # type: ignore[arg-type, return-value]
     with pytest.raises(ValueError, match="one for each token"):
         check_identity(ratio, lambda d, t: t[:3], draft, target)
     with pytest.raises(ValueError, match="replace has no mass"):

@@ -158,6 +158,18 @@ def test_an_unbounded_loop_is_bounded(monkeypatch):
     assert verdict.status != "lossy" and verdict.bias_upper < 0.5
 
 
+@pytest.mark.parametrize("seed", ["x", -1, 1.5, None])
+def test_a_seed_is_a_whole_number(seed):
+    for judge in (check_verifier, check_decoder):
+        with pytest.raises(SubjectError, match="seed is .*; give a whole number from 0"):
+            judge(lambda *_: [0], seed=seed)
+
+
+def test_an_option_that_there_is_not():
+    with pytest.raises(SubjectError, match="foo is no option of space 'discrete'; there are space, vocab"):
+        assert_lossless(lambda *_: [0], foo=3)
+
+
 WRONG = {
     "None": (lambda x, q, p: None, "None"),
     "too many": (lambda x, q, p: [0] * (len(x) + 2), "4 tokens"),

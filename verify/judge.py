@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Callable
@@ -42,6 +43,7 @@ def check_verifier(
     Raises SubjectError, one sentence, where the call is wrong or the function raises, hangs, or returns no tokens.
     """
     _require(callable(fn), f"fn is {article(fn)}; pass a function")
+    _whole("seed", seed, 0, 2**62)
     _require(budget in BUDGETS, f"budget is {budget!r}; use one of {', '.join(BUDGETS)}")
     _require(
         until is None or space == "gaussian", "until is for sampled evidence, and this is enumerated; leave it out"
@@ -87,6 +89,7 @@ def check_decoder(
     give Tensors (V,) of probabilities. Raises SubjectError as ``check_verifier`` does.
     """
     _require(callable(fn), f"fn is {article(fn)}; pass a function")
+    _whole("seed", seed, 0, 2**62)
     _require(budget in BUDGETS, f"budget is {budget!r}; use one of {', '.join(BUDGETS)}")
     _whole("vocab", vocab, 2, 8)
     _whole("length", length, 1, 16)
@@ -125,6 +128,7 @@ def check_sampler(
     Raises SubjectError, one sentence, where the call is wrong, or a function raises or returns another shape.
     """
     _require(callable(sampler), f"sampler is {article(sampler)}; pass a function (rows, seed)")
+    _whole("seed", seed, 0, 2**62)
     _require(budget in BUDGETS, f"budget is {budget!r}; use one of {', '.join(BUDGETS)}")
     _positive("epsilon", epsilon)
     for name, value in (("until", until), ("seconds", seconds)):
@@ -145,6 +149,10 @@ def assert_lossless(fn: Callable[..., Any], space: str = "discrete", **options: 
     Takes the arguments of ``check_verifier``, or with ``space="decoder"`` those of ``check_decoder``, with
     ``space="sampler"`` those of ``check_sampler``. Returns the verdict.
     """
+    judges: dict[str, Callable[..., Any]] = {"decoder": check_decoder, "sampler": check_sampler}
+    known = list(inspect.signature(judges.get(space, check_verifier)).parameters)[1:]
+    strange = [name for name in options if name not in known]
+    _require(not strange, f"{', '.join(strange)} is no option of space {space!r}; there are {', '.join(known)}")
     if space in ("decoder", "sampler"):
         _require(space != "sampler" or "target" in options, "a sampler is judged against a target; pass target=...")
         verdict = (check_decoder if space == "decoder" else check_sampler)(fn, **options)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from verify.records import Counterexample, Verdict
 from verify.vocabulary.precision import Budget, misfit, normalisation, over_accepted, relative, slack, spacing, unit
-from verify.vocabulary.tables import Rule, applied, replacement, rows_of
+from verify.vocabulary.tables import Rule, applied, contexts, replacement, rows_of
 
 TOLERANCE = 1e-12  # what sums of float64 leave
 WORST = 8
@@ -139,9 +139,8 @@ def check_identity(
 
     Raises ValueError for tables or replacements that are no laws.
     """
-    draft, target = (table.reshape(-1, table.shape[-1]) for table in (draft, target))
-    stored = rows_of(target, "target")
-    label = rows_of(draft, "draft")
+    draft, target = contexts(draft, "draft"), contexts(target, "target")
+    stored, label = rows_of(target, "target"), rows_of(draft, "draft")
     source = label if drawn is None else rows_of(drawn.expand_as(draft), "drawn")
     if draft.shape != target.shape:
         raise ValueError(f"draft {tuple(draft.shape)} and target {tuple(target.shape)} must have one shape, (C, V)")

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from verify.errors import article
+
 Rule = Callable[[Tensor, Tensor], Tensor] | Tensor
+
+
+def contexts(table: Any, name: str) -> Tensor:
+    """A table (V,) or (C, V) as (C, V). Raises ValueError for anything but a tensor of a floating dtype."""
+    if not isinstance(table, Tensor):
+        raise ValueError(f"{name} is {article(table)}; give a tensor of probabilities")
+    if not table.is_floating_point():
+        raise ValueError(f"{name} is of {table.dtype}; give probabilities in a floating dtype")
+    return table.reshape(-1, table.shape[-1])
 
 
 def rows_of(table: Tensor, name: str) -> Tensor:
@@ -22,7 +34,10 @@ def rows_of(table: Tensor, name: str) -> Tensor:
 def applied(rule: Rule, draft: Tensor, target: Tensor) -> tuple[Tensor, torch.dtype]:
     """The rule's values (C, V) in float64, and the dtype they came in; a function is asked row by row."""
     if callable(rule):
-        found = torch.stack([rule(*rows) for rows in zip(draft, target, strict=True)])
+        answers = [rule(*rows) for rows in zip(draft, target, strict=True)]
+        if not all(isinstance(answer, Tensor) for answer in answers):
+            raise ValueError(f"accept and replace must return tensors, and one returned {article(answers[0])}")
+        found = torch.stack(answers)
     else:
         found = rule.reshape(-1, rule.shape[-1])
     if found.shape != target.shape or not found.dtype.is_floating_point:
