@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distributions.categorical import Categorical
 from distributions.law import at, trusted
-from distributions.scratch import scratch
+from distributions.scratch import NUMPY, scratch
 from distributions.tape import Tape
 
 TILE = 1 << 17  # entries that are worked on at once, so many as the cache of a core has room for
@@ -52,7 +52,8 @@ class Logits:
     @property
     def probs(self) -> Tensor:
         """The probabilities (*batch, V), computed each time that they are asked for."""
-        near, factor = (torch.as_tensor(part, device=self.device).unsqueeze(-1) for part in self.scale)
+        parts = scale(self.log_total.cpu().numpy(), NUMPY[self.dtype])
+        near, factor = (torch.as_tensor(part, device=self.device).unsqueeze(-1) for part in parts)
         return (self.scores - near).exp_().mul_(factor)
 
     @property
@@ -63,17 +64,6 @@ class Logits:
     @property
     def device(self) -> torch.device:
         return self.scores.device
-
-    @property
-    def scale(self) -> tuple[np.ndarray, np.ndarray]:
-        """``near`` and ``factor`` (*batch), in the dtype of the probabilities, which are exp(scores - near) factor.
-
-        Scores less the total are taken in that dtype. What rounding the total to it takes away is given back as a
-        factor: it would be an error of the whole row, and of its mass against another row's.
-        """
-        total = self.log_total.cpu().numpy()
-        near = total.astype(np.float64 if self.dtype == torch.float64 else np.float32)
-        return near, np.exp(near - total).astype(near.dtype)
 
     def sample(self, tape: Tape, site: str) -> Tensor:
         return tape.categorical(site, self.probs)
@@ -94,6 +84,16 @@ class Logits:
         return trusted(Logits, scores=at(self.scores, index, 1), log_total=at(self.log_total, index, 0))
 
 
+def scale(total: np.ndarray, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """``near`` and ``factor`` of ``kind``: the probabilities of that dtype are exp(scores - near) factor.
+
+    ``total``: of Logits, any shape. Scores less the total are taken in ``kind``. What rounding the total to it takes
+    away is given back as a factor: it would be an error of the whole row, and of its mass against another row's.
+    """
+    near = total.astype(kind)
+    return near, np.exp(near - total).astype(kind)
+
+
 def log_total(scores: Tensor) -> np.ndarray:
     """log sum exp(scores) over the last axis, float64; NaN or inf for a row that is no law.
 
@@ -104,7 +104,9 @@ def log_total(scores: Tensor) -> np.ndarray:
     rows = scores.detach().reshape(-1, scores.shape[-1])
     sums = torch.empty(len(rows), dtype=kind, device=scores.device)
     step = max(1, TILE // rows.shape[-1])
-    held = scratch(step * rows.shape[-1], kind).view(step, -1) if scores.device.type == "cpu" else None
+    held = None
+    if scores.device.type == "cpu":
+        held = torch.from_numpy(scratch(step * rows.shape[-1], kind).reshape(step, -1))
     for tile, out in zip(torch.split(rows, step), torch.split(sums, step), strict=True):
         powers = torch.exp(tile.to(kind), out=held[: len(tile)] if held is not None else None)
         torch.sum(powers, -1, out=out)

@@ -61,7 +61,7 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     """
     probs = probs.double()
     if uniform.numel() == 1 and uniform.device.type == "cpu":
-        return torch.from_numpy(np.full(uniform.shape, _index(probs.detach().numpy().ravel(), uniform.item())))
+        return torch.full(uniform.shape, _index(probs.detach().numpy().reshape(-1), uniform.item()))
     if not uniform.numel():
         return torch.zeros(uniform.shape, dtype=torch.long, device=probs.device)
     cumulative = probs.cumsum(-1)

@@ -109,7 +109,7 @@ def conclude(
     nodes = accept.shape[1]
     if draft.parent.tolist() != list(range(-1, nodes - 1)):
         raise ValueError("this verifier reads a chain; draft with parent -1, 0, 1, ...")
-    kept = accept.long().cumprod(1).bool()
+    kept = accept.cumprod(1)
     count = kept.sum(1)
     value = torch.cat([draft.value, draft.value[:, -1:]], 1)
     short = torch.nonzero(count < nodes).squeeze(1)
@@ -125,4 +125,4 @@ def conclude(
             value[full, nodes] = drawn(target, None, full, count[full], tape, "bonus")
         else:
             value[full, nodes] = target[full, nodes].sample(tape[full], "bonus")
-    return Outcome(value, count + 1, kept, log_accept)
+    return Outcome(value, count + 1, kept.bool(), log_accept)

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from distributions.categorical import Categorical
 from distributions.law import Law
-from distributions.logits import Logits
+from distributions.logits import Logits, scale
 from distributions.scratch import scratch
 from distributions.tape import Tape
 
 Vocabulary = Categorical | Logits
 BLOCK = 256  # entries
+NOTHING = np.zeros((), np.float32)
 Read = Callable[[int, int, slice], np.ndarray]
 WIDE = 4096  # the size of vocabulary from which on this is the faster way
 
@@ -40,45 +41,48 @@ def drawn(target: Vocabulary, draft: Vocabulary | None, row: Tensor, node: Tenso
     hence a view of each place, in the one loop over rows there is, every turn of which reads two whole rows.
     """
     size, count = target.size, -(-target.size // BLOCK)
-    kind = torch.promote_types(target.dtype, torch.float32)
-    sums, inside = torch.empty(len(row), count, dtype=kind), torch.zeros(len(row), BLOCK, dtype=kind)
-    held = scratch(3 * count * BLOCK, kind)
-    padded, *spare = held.numpy().reshape(3, -1)
-    weights, blocks = padded[:size], held[: count * BLOCK].view(-1, BLOCK)
+    padded, *spare = scratch(3 * count * BLOCK, torch.promote_types(target.dtype, torch.float32)).reshape(3, -1)
     padded[size:] = 0
+    weights, blocks, whole = padded[:size], torch.from_numpy(padded.reshape(count, BLOCK)), slice(size)
+    sums, inside = np.empty((len(row), count), padded.dtype), np.zeros((len(row), BLOCK), padded.dtype)
     above, below = (_reader(law, room) for law, room in zip((target, draft), spare, strict=True))
     places = list(zip(row.tolist(), node.tolist(), strict=True))
     # By numpy where it can be: in one row, a call of torch's costs as much as the arithmetic.
     for place, out in zip(places, sums, strict=True):
-        np.subtract(above(*place, slice(size)), below(*place, slice(size)), out=weights)
-        torch.sum(blocks.clamp_(min=0), -1, out=out)
-    for at in np.flatnonzero(~sums.numpy().any(-1)):
-        weights[:] = above(*places[at], slice(size))
-        torch.sum(blocks, -1, out=sums[at])
-    tape = tape[row]
-    block = tape.categorical(f"{site}.block", sums)
-    for place, start, out in zip(places, (block * BLOCK).tolist(), inside.numpy(), strict=True):
-        own, part = above(*place, slice(start, start + BLOCK)), slice(min(BLOCK, size - start))
-        np.maximum(own - below(*place, slice(start, start + BLOCK)), 0, out=out[part])
+        np.subtract(above(*place, whole), below(*place, whole), out=weights)
+        torch.sum(blocks.relu_(), -1, out=torch.from_numpy(out))
         if not out.any():  # a row without mass
-            out[part] = own
-    return block * BLOCK + tape.categorical(site, inside)
+            weights[:] = above(*place, whole)
+            torch.sum(blocks, -1, out=torch.from_numpy(out))
+    tape = tape[row]
+    block = tape.categorical(f"{site}.block", torch.from_numpy(sums))
+    start = block * BLOCK
+    for place, begin, out in zip(places, start.tolist(), inside, strict=True):
+        part = slice(begin, begin + BLOCK)
+        own = above(*place, part)
+        out = out[: len(own)]
+        np.subtract(own, below(*place, part), out=out)
+        np.maximum(out, 0, out=out)
+        if not out.any():  # of a row without mass, since no other block is drawn empty
+            out[:] = own
+    return start + tape.categorical(site, torch.from_numpy(inside))
 
 
 def _reader(law: Vocabulary | None, room: np.ndarray) -> Read:
-    """The probabilities of some tokens at a place: a view, or written into ``room`` (V,); 0 of no law."""
+    """The probabilities of some tokens at a place: a view, or written into ``room`` (V or more,); 0 of no law."""
     if law is None:
-        return lambda row, node, part: np.zeros((), room.dtype)
+        return lambda row, node, part: NOTHING
     if isinstance(law, Categorical):
         return _host(law.probs)
-    scores, (near, factor) = _host(law.scores), law.scale
+    scores, total = _host(law.scores), law.log_total.numpy()
 
     def read(row: int, node: int, part: slice) -> np.ndarray:
         given = scores(row, node, part)
+        near, factor = scale(total[row, node], room.dtype)
         out = room[: len(given)]
-        np.subtract(given, near[row, node], out=out)
+        np.subtract(given, near, out=out)
         np.exp(out, out=out)
-        np.multiply(out, factor[row, node], out=out)
+        np.multiply(out, factor, out=out)
         return out
 
     return read

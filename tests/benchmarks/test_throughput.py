@@ -5,7 +5,7 @@ proved by enumeration. The function of the installed transformers takes one row,
 as a user would write it. Both go through the same 64 rows, so many at a call. Reading two rows is taking their sums,
 one call each; `log_softmax` is torch's, over all 17 tables of every row, with memory prepared for its result, which it
 is seldom given. Of probabilities only the drafted entries are read, until a rejection or the bonus. A call has a fixed
-cost, that of some eighty small operations of torch and numpy, each dearer just after two rows have passed through the
+cost, that of some sixty small operations of torch and numpy, each dearer just after two rows have passed through the
 cache: it is what counts for one row, and for eight at 32 k still. Compiled whole, a draw at one row of 32 k would still
 take twice the time of reading, for its two numbers must come from the tape.
 """
