@@ -551,6 +551,17 @@ def test_a_bar_appears_at_a_terminal_only_and_not_at_once(
     assert ("a label" in sys.stderr.getvalue()) == shown  # type: ignore[attr-defined]
 
 
+def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    from verify import progress
+
+    now = iter([0.0, 59.0, 61.0, 100.0, 600.0])
+    monkeypatch.setattr(progress, "monotonic", lambda: next(now))
+    monkeypatch.setattr(sys, "stderr", _Stderr(False))
+    assert list(progress.track(range(4), label="judging")) == [0, 1, 2, 3]
+    said = sys.stderr.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert said == ["judging: 2 of 4 after 1 min", "judging: 4 of 4 after 10 min"]
+
+
 def test_a_loop_that_is_left_takes_its_bar_along(monkeypatch: pytest.MonkeyPatch) -> None:
     from verify import progress
 
