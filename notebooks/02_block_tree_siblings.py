@@ -123,8 +123,8 @@ caps = torch.tensor([[float(cap) for cap in chain_caps(close, after, n)] for n i
 
 far = Scenario(Markov.random(3, 1, seed=11), Markov.random(3, 1, seed=12))
 planted = {
-    "residual $(p-q)_+$": BlockTokenResidual(),
-    "coin $w_i$": BlockWithoutLookahead(),
+    "residual (p - q)+": BlockTokenResidual(),
+    "coin w": BlockWithoutLookahead(),
     "early stop": BlockEarlyStop(),
 }
 points = {}
