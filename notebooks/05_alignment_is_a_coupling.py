@@ -46,7 +46,7 @@ from distributions.pooled import PooledNoise, influence, log_normal
 from distributions.schedule import cosine, respaced
 from distributions.tape import GeneratorTape
 from distributions.training import pretrained
-from verify.maximal import independent, maximal, synchronous
+from verify.gaussian.maximal import independent, maximal, synchronous
 from verify.paths import follow, link
 from verify.records import Draft
 from verify.studies.path_ratio.cells import head, line

@@ -119,7 +119,7 @@ def cases() -> dict[str, Case]:
 
 def innovations(path: Tensor, law: PathLaw) -> Tensor:
     """The standard normals (*batch, T + 1, d) that a path of Gaussian steps was made of, if it has the law."""
-    from verify.pair import Pair
+    from verify.gaussian.pair import Pair
     from verify.paths import link
 
     steps = [link(law, place, path) for place in range(path.shape[-2])]

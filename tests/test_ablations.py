@@ -16,7 +16,7 @@ from distributions.schedule import cosine
 from distributions.tape import GeneratorTape
 from distributions.training import Trained, pretrained
 from verify.decode import decode
-from verify.pair import log_volume
+from verify.gaussian.pair import log_volume
 from verify.paths import link
 from verify.records import Draft
 from verify.residual import thin

@@ -16,16 +16,16 @@ from tests.test_judge import BUGS, decoder, plain, rule
 from tests.verifiers_under_test import point_mass, sampler_match, torch_item
 from verify import check_decoder, check_verifier
 from verify.decode import parents, policy
-from verify.departure import departure
-from verify.diagnosis import UNKNOWN, diagnose, diagnose_decoder
+from verify.diagnosis.departure import departure
+from verify.diagnosis.nearest import UNKNOWN, diagnose, diagnose_decoder
+from verify.diagnosis.rule_law import decoded_beside, joint_law, laid_beside, law_of_verifier, sequence_laws
+from verify.diagnosis.suspects import suspects
 from verify.problems import Problem, pool
 from verify.records import Draft, Outcome
-from verify.rule_law import decoded_beside, joint_law, laid_beside, law_of_verifier, sequence_laws
 from verify.spaces.decoder import DecodedLaw, pairs
 from verify.spaces.decoder_pairs import drafts_at_once
 from verify.spaces.discrete import ProblemLaw, law_of
 from verify.spaces.problem_law import SINGLE
-from verify.suspects import suspects
 from verify.verifier import catalog
 from verify.verifiers.rejection import Rejection
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from distributions.tape import GeneratorTape
-from verify.diagnosis import UNKNOWN
+from verify.diagnosis.nearest import UNKNOWN
 from verify.spaces.gaussian import Budget, judge_gaussian
 from verify.spaces.gaussian_diagnosis import FULL, LEVEL, diagnose_gaussian
 from verify.spaces.gaussian_pairs import pairs

@@ -28,8 +28,8 @@ from tests.gaussian_rules_under_test import (
     quadrature,
     rejected_places,
 )
-from verify.frame import Frame, first_rejected
-from verify.normals import excess_mass
+from verify.gaussian.frame import Frame, first_rejected
+from verify.gaussian.normals import excess_mass
 from verify.races import race_match
 from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude

@@ -20,8 +20,8 @@ from tests.gaussian_rules_under_test import (
     quadrature,
 )
 from verify.couplings import gamma_quantile
-from verify.frame import Along, Frame
-from verify.normals import excess_mass, shared_mass
+from verify.gaussian.frame import Along, Frame
+from verify.gaussian.normals import excess_mass, shared_mass
 
 torch.set_num_threads(1)
 

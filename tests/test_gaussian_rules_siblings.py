@@ -25,7 +25,7 @@ from tests.gaussian_rules_under_test import (
     rejected_places,
 )
 from verify.couplings import gamma_quantile, sibling_cap
-from verify.normals import gaussian_sibling_cap
+from verify.gaussian.normals import gaussian_sibling_cap
 from verify.verifier import Verifier
 from verify.verifiers.gaussian_k_seq import GaussianKSeq
 from verify.verifiers.gaussian_recursive_rejection import levels

@@ -22,7 +22,7 @@ from tests.gaussian_rules_under_test import (
     quadrature,
     rejected_places,
 )
-from verify.normals import crossings_of_largest, gaussian_sibling_cap
+from verify.gaussian.normals import crossings_of_largest, gaussian_sibling_cap
 from verify.verifiers.gaussian_transport import GaussianTransport, Scores
 
 torch.set_num_threads(1)

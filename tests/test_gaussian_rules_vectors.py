@@ -24,7 +24,7 @@ from tests.gaussian_rules_under_test import (
     named,
     p_values,
 )
-from verify.frame import Frame, first_rejected
+from verify.gaussian.frame import Frame, first_rejected
 from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude
 from verify.verifier import Verifier

@@ -18,7 +18,7 @@ from torch import Tensor
 from distributions.law import Law
 from distributions.normal import normal_cdf
 from distributions.tape import Tape
-from verify.frame import Frame, first_rejected
+from verify.gaussian.frame import Frame, first_rejected
 from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude, log_ratio
 from verify.studies import gaussian_rules

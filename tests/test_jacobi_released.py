@@ -20,8 +20,8 @@ from distributions.tape import GeneratorTape, Tape
 from tests.jacobi_by_hand import Rule, decoded
 from verify.decode import decode
 from verify.exact import ChainLaw, digits, encode, exact_chain, exact_rows
+from verify.exact.leaves import _Batch
 from verify.jacobi import Index, Jacobi, categorical
-from verify.leaves import _Batch
 from verify.records import Draft
 from verify.residual import residual_law
 from verify.saboteurs.scd_frozen_coin import ScdFrozenCoin

@@ -19,7 +19,7 @@ from distributions.schedule import cosine
 from distributions.tape import GeneratorTape, RecordingTape, ReplayError, ReplayTape
 from tests.ladder_models import Case, Tokens, cases, double, head, innovations, normal_data, reversal
 from verify.decode import decode
-from verify.maximal import independent, synchronous
+from verify.gaussian.maximal import independent, synchronous
 from verify.paths import Cost, link
 from verify.records import Draft, Outcome
 from verify.verifier import Verifier, catalog

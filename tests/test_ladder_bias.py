@@ -245,7 +245,7 @@ def test_the_temperature_is_a_tolerance_on_a_distance() -> None:
     draft, target = FIXED.round(400, 1, GeneratorTape(0), CspdReleased())
     outcome = CspdReleased().verify(draft, target, GeneratorTape(1))
     assert isinstance(target, PathLaw) and isinstance(draft.law, PathLaw)
-    from verify.maximal import synchronous
+    from verify.gaussian.maximal import synchronous
     from verify.paths import follow
 
     beside = follow(draft.value, draft.law, target[:, :1], synchronous, GeneratorTape(1))

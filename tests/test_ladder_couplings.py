@@ -19,8 +19,8 @@ from distributions.noise import Noise
 from distributions.tape import GeneratorTape, RecordingTape
 from tests.ladder_models import double, phi
 from verify.couplings import reflection
-from verify.maximal import Coupling, independent, maximal, moved, synchronous
-from verify.pair import Pair, log_volume
+from verify.gaussian.maximal import Coupling, independent, maximal, moved, synchronous
+from verify.gaussian.pair import Pair, log_volume
 from verify.residual import ThinningCapped
 
 torch.set_num_threads(1)  # on tensors this small, threads cost more than they give
@@ -242,7 +242,7 @@ def test_mixtures_are_coupled_by_thinning() -> None:
 
 
 def test_thinning_that_does_not_end_is_loud(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verify.maximal.DRAWS", 1000)
+    monkeypatch.setattr("verify.gaussian.maximal.DRAWS", 1000)
     draft, target = Gaussian(torch.zeros(1, 1), torch.ones(1)), Gaussian(torch.zeros(1, 1), double([1 + 1e-12]))
     with pytest.raises(ThinningCapped, match="almost equal"):
         moved(double([[0.1]]), target, draft, Never(), "s")  # type: ignore[arg-type]

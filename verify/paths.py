@@ -10,7 +10,7 @@ from torch import Tensor
 from distributions.law import Law
 from distributions.path import PathLaw
 from distributions.tape import Tape
-from verify.maximal import Coupling
+from verify.gaussian.maximal import Coupling
 from verify.records import Draft
 from verify.residual import ThinningCapped, log_ratio, thinned
 

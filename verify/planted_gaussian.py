@@ -7,7 +7,7 @@ from torch import Tensor
 from distributions.gaussian import FullGaussian, Gaussian
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.frame import Frame, first_rejected
+from verify.gaussian.frame import Frame, first_rejected
 from verify.records import Draft, Outcome
 from verify.residual import conclude, log_ratio, thin, thinned
 
@@ -46,7 +46,7 @@ class PlantedReflection:
         return ratio.clamp(max=0)
 
     def place(self, place: Tensor, distance: Tensor) -> Tensor:
-        """Where a refused draft goes, along the line through the means (``verify.frame``): delta - s."""
+        """Where a refused draft goes, along the line through the means (``verify.gaussian.frame``): delta - s."""
         return distance - place
 
     def move(self, frame: Frame, value: Tensor, place: Tensor) -> Tensor:

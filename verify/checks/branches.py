@@ -15,7 +15,7 @@ from torch.special import ndtr
 from distributions.tape import Tape
 from verify.checks import Check, Tally
 from verify.checks.residual_law import one_covariance, radius_across
-from verify.frame import Frame
+from verify.gaussian.frame import Frame
 from verify.records import CheckClaim, Finding
 from verify.statistics.trace import Trace, nothing, same
 

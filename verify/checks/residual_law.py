@@ -20,7 +20,7 @@ from distributions.law import Law
 from distributions.normal import normal_between
 from distributions.tape import Tape
 from verify.checks import Check
-from verify.frame import Frame
+from verify.gaussian.frame import Frame
 from verify.records import CheckClaim, Finding
 from verify.residual import residual_law
 from verify.statistics.histogram import Histogram
@@ -37,9 +37,9 @@ def residual_uniforms(value: Tensor, target: Law, draft: Law, tape: Tape) -> Ten
 
     Tokens: the randomised distribution function, in the order of the vocabulary and, as a second column, in order of
     target / draft; each is uniform by itself. Gaussians of one covariance: with s the place on the line through the
-    means (``verify.frame``), phi(s - delta) - phi(s) beyond delta / 2 has the distribution function (P(delta / 2 < Z +
-    delta <= s) - P(delta / 2 < Z <= s)) / TV; then the squared radius across the line, chi-square with d - 1 degrees.
-    None for other laws, whose residual has no distribution function here.
+    means (``verify.gaussian.frame``), phi(s - delta) - phi(s) beyond delta / 2 has the distribution function (P(delta /
+    2 < Z + delta <= s) - P(delta / 2 < Z <= s)) / TV; then the squared radius across the line, chi-square with d - 1
+    degrees. None for other laws, whose residual has no distribution function here.
     """
     if isinstance(target, Categorical) and isinstance(draft, Categorical):
         rest = residual_law(target, draft).probs.expand(len(value), -1)

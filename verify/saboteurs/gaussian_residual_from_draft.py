@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.frame import Frame
+from verify.gaussian.frame import Frame
 from verify.planted_gaussian import PlantedThinning
 from verify.records import Claim, Defect
 from verify.verifiers.poisson_race import beyond

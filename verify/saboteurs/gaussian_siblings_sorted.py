@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.frame import sibling_frame
+from verify.gaussian.frame import sibling_frame
 from verify.records import Claim, Defect, Draft, Outcome
 from verify.verifiers.gaussian_recursive_rejection import GaussianRecursiveRejection
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from verify.frame import Frame
+from verify.gaussian.frame import Frame
 from verify.planted_gaussian import PlantedReflection
 from verify.records import Claim, Defect
 

@@ -9,7 +9,7 @@ import torch
 
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.frame import sibling_frame
+from verify.gaussian.frame import sibling_frame
 from verify.records import Claim, Defect, Draft, Outcome
 from verify.verifiers.gaussian_k_seq import GaussianKSeq
 

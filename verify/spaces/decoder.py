@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from verify.checks import martingale
-from verify.departure import Departure
+from verify.diagnosis.departure import Departure
 from verify.errors import name_of, raised
 from verify.foreign.attempt import attempt
 from verify.foreign.interpose import Room
@@ -148,7 +148,7 @@ def _exact_verdict(
 
 def _diagnosis(fn: Callable[..., Any], laws: list[DecodedLaw], allowed: float, seed: int) -> str:
     """The known defect that has these laws."""
-    from verify.diagnosis import diagnose_decoder  # only a wrong law pays for loading it
+    from verify.diagnosis.nearest import diagnose_decoder  # only a wrong law pays for loading it
 
     with seeded(seed), time_limit():
         heard = max((drafts_at_once(fn, law.pair) for law in laws), default=0)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from verify.departure import departure
+from verify.diagnosis.departure import departure
 from verify.errors import SubjectError, name_of
 from verify.foreign.attempt import attempt
 from verify.foreign.interpose import Room
@@ -128,7 +128,7 @@ def _exact_verdict(
         worst = max(sure or clear, key=lambda item: item.bias - item.slack)
         common["evidence"] = "exact" if sure else "enumeration"
         lower, upper = (worst.bias,) * 2 if sure else (worst.bias - worst.slack, min(1.0, worst.bias + worst.slack))
-        from verify.diagnosis import diagnose  # only a wrong law pays for loading these
+        from verify.diagnosis.nearest import diagnose  # only a wrong law pays for loading these
         from verify.search import smallest
 
         case = smallest(fn, clear, allowed, seed=seed, budget=budget)

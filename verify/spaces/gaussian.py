@@ -212,7 +212,7 @@ def _confirm(
 
 def _diagnosis(first: list[Rows], confirmed: list[Finding], seed: int) -> str:
     """The known defect whose rows these could be."""
-    from verify.diagnosis import UNKNOWN  # only a wrong law pays for loading these
+    from verify.diagnosis.nearest import UNKNOWN  # only a wrong law pays for loading these
     from verify.spaces.gaussian_diagnosis import diagnose_gaussian
 
     if any(item.check == "row_dependence" and item.rejects for item in confirmed):

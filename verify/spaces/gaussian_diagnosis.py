@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verify.diagnosis import UNKNOWN, named
+from verify.diagnosis.nearest import UNKNOWN, named
+from verify.diagnosis.suspects import Candidate
 from verify.spaces.gaussian_rows import Rows
 from verify.spaces.gaussian_rules import suspected
 from verify.spaces.gaussian_suspects import Case, as_it_stands, beside, some_of, with_its_number
-from verify.suspects import Candidate
 from verify.verifiers.rejection import Rejection
 
 SKETCH, FULL = 4_096, 32_768

@@ -9,11 +9,11 @@ from typing import Any
 from scipy.optimize import brentq
 
 from distributions.tape import GeneratorTape
+from verify.diagnosis.suspects import Candidate
 from verify.residual import ThinningCapped
 from verify.spaces.gaussian_portrait import Difference, differences, repeats
 from verify.spaces.gaussian_rows import Rows
 from verify.spaces.gaussian_rules import rows_of, verified
-from verify.suspects import Candidate
 
 FAR = 1e-6
 """A rule whose law differs at this level on few rows, its number fitted to them, is not looked at further."""

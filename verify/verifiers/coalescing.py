@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.frame import first_rejected
-from verify.maximal import Coupling, maximal
+from verify.gaussian.frame import first_rejected
+from verify.gaussian.maximal import Coupling, maximal
 from verify.paths import Cost, follow, path_laws
 from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude, log_ratio

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.maximal import Coupling, maximal
+from verify.gaussian.maximal import Coupling, maximal
 from verify.paths import Cost, follow, path_laws
 from verify.records import Claim, Draft, Outcome
 from verify.residual import log_ratio

@@ -11,9 +11,9 @@ from torch import Tensor
 from distributions.law import Law
 from distributions.path import PathLaw
 from distributions.tape import Tape
-from verify.frame import first_rejected
-from verify.maximal import synchronous
-from verify.pair import log_volume
+from verify.gaussian.frame import first_rejected
+from verify.gaussian.maximal import synchronous
+from verify.gaussian.pair import log_volume
 from verify.paths import Beside, Cost, follow, last_residual, path_laws
 from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude, log_ratio

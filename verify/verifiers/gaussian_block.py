@@ -11,8 +11,8 @@ from torch import Tensor
 from distributions.law import Law
 from distributions.tape import Tape
 from verify.couplings import gamma_quantile
-from verify.frame import Along, Frame
-from verify.normals import excess_mass
+from verify.gaussian.frame import Along, Frame
+from verify.gaussian.normals import excess_mass
 from verify.records import Claim, Draft, Outcome
 from verify.verifiers.block import keep_longest, times
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from distributions.law import Law
 from distributions.tape import Tape
 from verify.couplings import gamma_quantile
-from verify.frame import Along, sibling_frame
-from verify.normals import excess_mass, shared_mass
+from verify.gaussian.frame import Along, sibling_frame
+from verify.gaussian.normals import excess_mass, shared_mass
 from verify.records import Claim, Draft, Outcome
 from verify.siblings import keep_first, siblings
 

@@ -13,8 +13,8 @@ from torch.special import log_ndtr
 from distributions.law import Law
 from distributions.normal import normal_cdf
 from distributions.tape import Tape
-from verify.frame import Along, sibling_frame
-from verify.normals import crossings_of_largest, gaussian_sibling_cap
+from verify.gaussian.frame import Along, sibling_frame
+from verify.gaussian.normals import crossings_of_largest, gaussian_sibling_cap
 from verify.records import Claim, Draft, Outcome
 from verify.siblings import keep_first, siblings
 
@@ -25,8 +25,8 @@ class GaussianTransport:
     what the target lacks; acceptance min over t of 1 + Phi(t - delta) - Phi(t)^K, the cap (lemmas A8 and A17). For K
     independent drafts of one Gaussian and a target of the same covariance.
 
-    Along the line (``verify.frame``) siblings are N(0, 1), with density phi, and the target is N(delta, 1); r(s) =
-    phi(s - delta) / phi(s). Let t attain the cap a and C = 1 - a = Phi(t)^K - Phi(t - delta).
+    Along the line (``verify.gaussian.frame``) siblings are N(0, 1), with density phi, and the target is N(delta, 1);
+    r(s) = phi(s - delta) / phi(s). Let t attain the cap a and C = 1 - a = Phi(t)^K - Phi(t - delta).
 
     The score of a sibling is a place, s or another one, drawn for each sibling independently and so that it is N(0, 1)
     again. The highest of K scores is the one z with probability Phi(z)^(K - 1); it is refused where Phi(z)^K < C. So a

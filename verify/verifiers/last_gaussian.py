@@ -10,8 +10,8 @@ from torch import Tensor
 
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.frame import first_rejected
-from verify.maximal import synchronous
+from verify.gaussian.frame import first_rejected
+from verify.gaussian.maximal import synchronous
 from verify.paths import Cost, follow, path_laws
 from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude, log_ratio, residual

@@ -13,7 +13,7 @@ from torch.special import log_ndtr, ndtri
 from distributions.law import Law
 from distributions.normal import normal_cdf
 from distributions.tape import Tape
-from verify.frame import Frame, first_rejected
+from verify.gaussian.frame import Frame, first_rejected
 from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude
 
@@ -34,9 +34,10 @@ class PoissonRace:
     Why it is exact. The density at z is q H(r) + p times the integral over v < r(z) of D'(v) / D(v)^2, as a draft with
     r < v has mass D'. The integral is 1 / D(0) - 1 / D(r), and H(r) q = p / D(r): together p, as D(0) = 1.
 
-    Along the line (``verify.frame``), v = r(s) stands for a place s, {r > v} for what is beyond it, and H = 1 / (Phi(s)
-    + Phi(delta - s) / r(s)); what lies across is kept. Acceptance: ``acceptance``, between (1 - TV) / (1 + TV) and
-    1 - TV. Raises TypeError for other laws (gumbel_race serves a vocabulary, rejection all) and unequal covariances.
+    Along the line (``verify.gaussian.frame``), v = r(s) stands for a place s, {r > v} for what is beyond it, and H = 1
+    / (Phi(s) + Phi(delta - s) / r(s)); what lies across is kept. Acceptance: ``acceptance``, between (1 - TV) / (1 +
+    TV) and 1 - TV. Raises TypeError for other laws (gumbel_race serves a vocabulary, rejection all) and unequal
+    covariances.
     """
 
     claim: ClassVar[Claim] = Claim(exact=True, reference="Li and El Gamal 1701.02827", laws="gaussian")

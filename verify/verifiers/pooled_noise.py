@@ -14,7 +14,7 @@ from distributions.path import Denoiser, PathLaw
 from distributions.pooled import APART, PooledNoise, influence, noises, off_derivative
 from distributions.preimage import SAME
 from distributions.tape import Tape
-from verify.frame import first_rejected
+from verify.gaussian.frame import first_rejected
 from verify.records import Claim, Draft, Outcome
 from verify.residual import ThinningCapped, conclude
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from distributions.law import Law
 from distributions.tape import Tape
 from verify.couplings import reflection_overlap
-from verify.frame import Frame, first_rejected
+from verify.gaussian.frame import Frame, first_rejected
 from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude
 
@@ -21,10 +21,10 @@ class Reflection:
     s on the line through the means becomes delta - s (lemma A13: Bou-Rabee, Eberle and Zimmer 1805.00452; De Bortoli et
     al. 2501.05370). For Gaussian drafts and targets of one covariance.
 
-    Why it is exact. Along the line (``verify.frame``) the draft has density phi(s), the target phi(s - delta), and
-    across it both have one law, which the mirror leaves alone. What is kept has density min(phi(s), phi(s - delta));
-    what is rejected, (phi(s) - phi(s - delta))+, and delta - s carries this to (phi(s - delta) - phi(s))+. The sum is
-    phi(s - delta). Acceptance 1 - TV = 2 Phi(-delta / 2).
+    Why it is exact. Along the line (``verify.gaussian.frame``) the draft has density phi(s), the target phi(s - delta),
+    and across it both have one law, which the mirror leaves alone. What is kept has density min(phi(s), phi(s -
+    delta)); what is rejected, (phi(s) - phi(s - delta))+, and delta - s carries this to (phi(s - delta) - phi(s))+. The
+    sum is phi(s - delta). Acceptance 1 - TV = 2 Phi(-delta / 2).
 
     The mirrored place is a function of the draft: exact, because nothing else reads it. Raises TypeError for other
     laws and for unequal covariances, which rejection serves, and ValueError where the draft is not a chain.

@@ -11,7 +11,7 @@ from torch import Tensor
 from distributions.law import Law
 from distributions.tape import Tape
 from verify.couplings import gamma_quantile, reflection_overlap
-from verify.frame import Frame, first_rejected
+from verify.gaussian.frame import Frame, first_rejected
 from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude
 

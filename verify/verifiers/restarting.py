@@ -9,8 +9,8 @@ import torch
 
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.frame import first_rejected
-from verify.maximal import moved
+from verify.gaussian.frame import first_rejected
+from verify.gaussian.maximal import moved
 from verify.paths import Cost, finish, log_ratios, path_laws
 from verify.records import Claim, Draft, Outcome
 from verify.residual import conclude

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from verify.normals import gaussian_sibling_cap
+from verify.gaussian.normals import gaussian_sibling_cap
 from verify.report.curves import legend, panels, strokes
 from verify.report.figures import INK, MUTED
 from verify.studies.gaussian_rules.subjects import Found, Subject

@@ -13,7 +13,7 @@ from torch.special import gammainc
 from distributions.normal import normal_between, normal_cdf
 from verify.checks.ks import distances
 from verify.decode import parents
-from verify.normals import gaussian_sibling_cap, shared_mass
+from verify.gaussian.normals import gaussian_sibling_cap, shared_mass
 from verify.studies.gaussian_rules.cells import REACH, integrals
 from verify.studies.gaussian_rules.decisions import NotOnTheLine, decisions, phi
 from verify.studies.gaussian_rules.lift import clopper_pearson, run

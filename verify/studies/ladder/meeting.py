@@ -11,8 +11,8 @@ from torch import Tensor
 from distributions.datasets import conditions
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.maximal import Coupling, maximal
-from verify.pair import Pair
+from verify.gaussian.maximal import Coupling, maximal
+from verify.gaussian.pair import Pair
 from verify.paths import follow, link
 from verify.studies.ladder.chains import Definition, Heads
 

@@ -20,7 +20,7 @@ from verify.checks.ks import KolmogorovSmirnov
 from verify.checks.products import Products
 from verify.decode import policy
 from verify.estimates import Estimate, estimate
-from verify.maximal import maximal
+from verify.gaussian.maximal import maximal
 from verify.paths import follow
 from verify.records import Draft
 from verify.residual import log_ratio

@@ -20,7 +20,7 @@ from distributions.schedule import Schedule, cosine
 from distributions.tape import GeneratorTape, Tape
 from distributions.training import Trained, pretrained
 from verify.estimates import Estimate, estimate
-from verify.maximal import maximal
+from verify.gaussian.maximal import maximal
 from verify.paths import follow
 from verify.residual import log_ratio
 from verify.verifiers.flow_exact import balance

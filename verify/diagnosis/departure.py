@@ -161,7 +161,7 @@ def _branch(case: ProblemLaw, here: Branches, prefix: Tokens, wanted: Tensor) ->
 
 def _as_exact_rules(case: ProblemLaw, here: Branches, prefix: Tokens) -> tuple[str, str]:
     """The exact rules of the catalogue, if any, that keep and that replace just so at this place."""
-    from verify.rule_law import joint_law, laid_beside  # which need not be loaded for a law that is right
+    from verify.diagnosis.rule_law import joint_law, laid_beside  # which need not be loaded for a law that is right
     from verify.verifier import catalog
 
     keeping = replacing = ""

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from verify.decode import parents
-from verify.rule_law import Stack, decoded_beside, laid_beside, sequence_laws
-from verify.suspects import Candidate, Case, agreeing, suspects
+from verify.diagnosis.rule_law import Stack, decoded_beside, laid_beside, sequence_laws
+from verify.diagnosis.suspects import Candidate, Case, agreeing, suspects
 from verify.verifier import Verifier
 
 if TYPE_CHECKING:

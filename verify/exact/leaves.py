@@ -31,6 +31,24 @@ class Leaf:
     memory: Tensor | None
 
 
+def after(step: Round, contexts: Tensor, condition: Tensor | None = None) -> State:
+    """The state after each row of ``contexts`` (rows, L)."""
+    rows, length = contexts.shape
+    state = step.start(rows, condition)
+    return step.extend(state, contexts, torch.full((rows,), length)) if length else state
+
+
+def check_tokens(leaf: Leaf, vocab: int, deep: int) -> None:
+    """Raises ValueError for more tokens than ``deep``, or tokens outside the vocabulary."""
+    counted = torch.arange(leaf.tokens.shape[1]) < leaf.length.unsqueeze(-1)
+    tokens = leaf.tokens[counted]
+    if int(leaf.length.max()) > deep or bool(((tokens < 0) | (tokens >= vocab)).any()):
+        raise ValueError(
+            f"a round emitted up to {int(leaf.length.max())} tokens in {int(tokens.min())}..{int(tokens.max())}; "
+            f"at most {deep} tokens in 0..{vocab - 1} are possible"
+        )
+
+
 def apart(step: Round, state: State, rows: int, min_mass: float, max_leaves: int) -> list[Leaf]:
     """Every leaf of every row, all of them in one batch: quick, and right where rows are independent.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from distributions.gaussian import FullGaussian, Gaussian
 from distributions.law import Law
 from distributions.tape import Tape
-from verify.pair import Pair
+from verify.gaussian.pair import Pair
 from verify.residual import ThinningCapped, log_ratio, thin
 
 Coupling = Callable[[Tensor, Law, Law, Tape, str], Tensor]
